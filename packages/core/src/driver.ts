@@ -1,3 +1,5 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+
 /**
  * For authors of drivers: the contract that a driver implements.
  *

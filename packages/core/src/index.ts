@@ -1,3 +1,5 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+
 /**
  * Virtual machine introspection: one interface to every hypervisor. Import a driver's package, then `open`.
  *
