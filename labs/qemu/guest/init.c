@@ -1,0 +1,182 @@
+/*
+ * The lab guest's only program: it is the kernel's init, and makes the processes that tests look for.
+ * What it knows, it tells on the console, a line "@name key=value ..." each; "@ready" is the last of the first ones.
+ *
+ *   microvmi-known   holds pages of known content (see fill), and tells where they are
+ *   microvmi-ping,
+ *   microvmi-pong    hand a byte to each other through pipes, all the time: the kernel switches between them
+ *   microvmi-marks   calls landmark() in a loop, and executes an int3 of its own at every 100th turn
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "btf.h"
+
+#define PAGE 4096
+#define KNOWN_PAGES 16
+
+struct shared {
+	volatile uint64_t landmarks, breakpoints, traps, rounds;
+};
+static struct shared *shared;
+
+static void name_process(const char *name)
+{
+	prctl(PR_SET_NAME, name);
+}
+
+/* Page n: 16 bytes of magic, n as 64 bits, then bytes (n * 31 + i * 7) mod 251 for i from 24 on. */
+static void fill(uint8_t *page, uint64_t n)
+{
+	memcpy(page, "microvmi-known\r\n", 16);
+	memcpy(page + 16, &n, 8);
+	for (int i = 24; i < PAGE; i++)
+		page[i] = (n * 31 + i * 7) % 251;
+}
+
+/* Bits 0 to 54 of an entry are the frame number, bit 63 says that there is one (Documentation/admin-guide/mm/pagemap.rst). */
+static uint64_t physical(const void *address)
+{
+	uint64_t entry = 0;
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+	if (fd < 0 || pread(fd, &entry, 8, (uintptr_t)address / PAGE * 8) != 8 || !(entry >> 63))
+		entry = 0;
+	if (fd >= 0)
+		close(fd);
+	return (entry & ((1ull << 55) - 1)) * PAGE + (uintptr_t)address % PAGE;
+}
+
+static void known(void)
+{
+	name_process("microvmi-known");
+	uint8_t *pages = mmap(NULL, KNOWN_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	for (int n = 0; n < KNOWN_PAGES; n++)
+		fill(pages + n * PAGE, n);
+	mlock(pages, KNOWN_PAGES * PAGE);
+	printf("@known pid=%d virtual=0x%lx pages=%d\n", getpid(), (uintptr_t)pages, KNOWN_PAGES);
+	for (int n = 0; n < KNOWN_PAGES; n++)
+		printf("@page index=%d physical=0x%lx\n", n, physical(pages + n * PAGE));
+	printf("@known-done\n");
+	for (;;)
+		pause();
+}
+
+static void switching(int in, int out, const char *name)
+{
+	char byte = 0;
+	name_process(name);
+	for (;;) {
+		if (read(in, &byte, 1) != 1 || write(out, &byte, 1) != 1)
+			exit(1);
+		shared->rounds++;
+	}
+}
+
+/* Where tests set breakpoints: called some hundred times a second, with the count as its argument. */
+__attribute__((noinline)) void landmark(uint64_t count)
+{
+	__asm__ volatile("" : : "r"(count) : "memory");
+}
+
+static void on_trap(int signal)
+{
+	(void)signal;
+	shared->traps++;
+}
+
+static void marks(void)
+{
+	name_process("microvmi-marks");
+	signal(SIGTRAP, on_trap);
+	printf("@marks pid=%d landmark=0x%lx counters=0x%lx\n", getpid(), (uintptr_t)landmark, physical((void *)shared));
+	for (;;) {
+		landmark(++shared->landmarks);
+		if (shared->landmarks % 100 == 0) {
+			shared->breakpoints++;
+			__asm__ volatile("int3");
+		}
+		usleep(2000);
+	}
+}
+
+static void start(void (*process)(void))
+{
+	if (fork() == 0)
+		process();
+}
+
+static void symbols(void)
+{
+	static const char *const wanted[] = { "_text", "init_task", "init_top_pgt", "entry_SYSCALL_64", NULL };
+	char line[512], name[256], type;
+	unsigned long address;
+	FILE *file = fopen("/proc/kallsyms", "r");
+	while (file && fgets(line, sizeof line, file))
+		if (sscanf(line, "%lx %c %255s", &address, &type, name) == 3)
+			for (int i = 0; wanted[i]; i++)
+				if (strcmp(name, wanted[i]) == 0)
+					printf("@symbol name=%s address=0x%lx\n", name, address);
+	if (file)
+		fclose(file);
+}
+
+static unsigned long context_switches(void)
+{
+	char line[512];
+	unsigned long count = 0;
+	FILE *file = fopen("/proc/stat", "r");
+	while (file && fgets(line, sizeof line, file))
+		sscanf(line, "ctxt %lu", &count);
+	if (file)
+		fclose(file);
+	return count;
+}
+
+int main(void)
+{
+	mkdir("/dev", 0755);
+	mkdir("/proc", 0755);
+	mkdir("/sys", 0755);
+	mount("dev", "/dev", "devtmpfs", 0, NULL);
+	mount("proc", "/proc", "proc", 0, NULL);
+	mount("sys", "/sys", "sysfs", 0, NULL);
+	int console = open("/dev/console", O_RDWR);
+	for (int fd = 0; fd < 3; fd++)
+		dup2(console, fd);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+
+	shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	mlock((void *)shared, PAGE);
+	symbols();
+	print_offsets();
+
+	int ping[2], pong[2];
+	if (pipe(ping) != 0 || pipe(pong) != 0)
+		return 1;
+	if (fork() == 0)
+		switching(ping[0], pong[1], "microvmi-ping");
+	if (fork() == 0)
+		switching(pong[0], ping[1], "microvmi-pong");
+	(void)!write(ping[1], "x", 1);
+	start(known);
+	start(marks);
+	sleep(1);
+	printf("@ready\n");
+	for (unsigned long second = 1;; second++) {
+		printf("@tick second=%lu switches=%lu rounds=%lu landmarks=%lu breakpoints=%lu traps=%lu\n", second,
+		       context_switches(), shared->rounds, shared->landmarks, shared->breakpoints, shared->traps);
+		sleep(1);
+	}
+}

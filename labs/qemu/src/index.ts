@@ -1,0 +1,5 @@
+export { LabUnavailable } from '@microvmi/lab-debian'
+export { type GuestFacts, knownPage } from './facts.ts'
+export { monitor } from './monitor.ts'
+export { type QemuLab, type QemuOptions, startQemu } from './qemu.ts'
+export { prepared } from './skip.ts'
