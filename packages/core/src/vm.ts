@@ -51,6 +51,7 @@ export class OpenVm implements VmBase {
   }
 
   get vcpuCount(): number {
+    this.#session.check()
     return this.#session.backend.vcpuCount
   }
 
