@@ -20,6 +20,8 @@
  * | `PROTOCOL` | the other side said something that its protocol does not allow |
  * | `ALREADY_ANSWERED` | the event had its answer before |
  * | `CLOSED` | the Vm, or the intercept, was closed |
+ * | `EXISTS` | a file is there already, and was not to be overwritten |
+ * | `STORAGE` | a file could not be written: a full disk, a read-only place, a broken device |
  * | `HYPERVISOR` | the hypervisor refused or failed the call; `cause` has its own error |
  */
 export type ErrorCode =
@@ -40,6 +42,8 @@ export type ErrorCode =
   | 'PROTOCOL'
   | 'ALREADY_ANSWERED'
   | 'CLOSED'
+  | 'EXISTS'
+  | 'STORAGE'
   | 'HYPERVISOR'
 
 /** What may accompany a {@link MicrovmiError}. */

@@ -21,7 +21,6 @@ export class OpenVm implements VmBase {
   readonly #leases: PauseLeases | undefined
   readonly #closing: Forget[] = []
   #closed: Promise<void> | undefined
-  readonly info: VmInfo
 
   constructor(scheme: string, backend: Backend) {
     const session = new Session(scheme, backend)
@@ -29,16 +28,6 @@ export class OpenVm implements VmBase {
     this.#intercepts = new Intercepts(session)
     this.#memory = backend.memory && new GuestMemory(session, backend.memory)
     this.#leases = backend.running && new PauseLeases(backend.running)
-    this.info = Object.freeze({
-      driver: scheme,
-      hypervisor: backend.hypervisor,
-      get details() {
-        return backend.details ?? {}
-      },
-      get warnings() {
-        return backend.warnings ?? []
-      },
-    })
     extend(this, session)
   }
 
@@ -53,6 +42,12 @@ export class OpenVm implements VmBase {
   get vcpuCount(): number {
     this.#session.check()
     return this.#session.backend.vcpuCount
+  }
+
+  get info(): VmInfo {
+    const { scheme, backend } = this.#session
+    const { hypervisor, details = {}, warnings = [] } = backend
+    return { driver: scheme, hypervisor, details, warnings }
   }
 
   get capabilities(): ReadonlySet<Capability> {
