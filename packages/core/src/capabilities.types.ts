@@ -121,6 +121,9 @@ export async function narrowing(names: Capability[], one: 'pause' | 'inject'): P
   required.readRegisters(0).cr3.toString(16)
   // @ts-expect-error absent in some backends
   required.readRegisters(0).lstar.toString(16)
+  const unknown = await open('acme:a', { require: names })
+  // @ts-expect-error names that are not literals promise nothing
+  unknown.memory
   // @ts-expect-error names that are not literals would promise too much
   supports(vm, ...names)
   // @ts-expect-error either of two names promises neither

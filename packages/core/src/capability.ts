@@ -260,6 +260,9 @@ export type Literals<T extends readonly Capability[]> = number extends T['length
   ? never
   : { [I in keyof T]: IsUnion<T[I]> extends true ? never : T[I] }
 
+/** The names in a list that was written out; none for one whose length is known at run time only. */
+export type NamesIn<T extends readonly Capability[]> = number extends T['length'] ? never : T[number]
+
 /**
  * Whether the VM has all of these capabilities; narrows its type.
  *

@@ -1,5 +1,5 @@
 import { checkBackend } from './backend-check.ts'
-import type { Capability, Vm } from './capability.ts'
+import type { Capability, NamesIn, Vm } from './capability.ts'
 import type { Driver } from './contract.ts'
 import { aborted } from './deadline.ts'
 import { badArgument, MicrovmiError } from './errors.ts'
@@ -60,14 +60,14 @@ export function open<
 >(
   driver: Driver<Options, Promised, Possible>,
   options: DriverOptions<Options, Required>,
-): Promise<Vm<Promised | Required[number]>>
+): Promise<Vm<Promised | NamesIn<Required>>>
 export function open<const Required extends readonly Capability[] = []>(
   target: string | VmEntry,
   options?: CommonOptions<Required>,
-): Promise<Vm<Required[number]>>
+): Promise<Vm<NamesIn<Required>>>
 export function open<const Required extends readonly Capability[] = []>(
   options: { readonly vm: string } & CommonOptions<Required>,
-): Promise<Vm<Required[number]>>
+): Promise<Vm<NamesIn<Required>>>
 export async function open(
   first: Driver | VmEntry | string | ({ readonly vm: string } & CommonOptions),
   given: object = {},

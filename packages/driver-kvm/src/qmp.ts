@@ -65,6 +65,8 @@ export class Qmp {
     for (;;) {
       const message = this.#message(deadline, command)
       if (message.id !== id) continue
+      // What came in the same piece behind the answer would wait for the next piece.
+      this.#noteEvents()
       if ('return' in message) return message.return
       const { desc } = object(message.error, 'error')
       throw new MicrovmiError('HYPERVISOR', `QEMU refuses ${command}: ${String(desc)}`, { cause: message.error })
@@ -99,7 +101,7 @@ export class Qmp {
   takeEvents(): QmpEvent[] {
     for (let bytes = this.#socket.receiveNow(); bytes.length > 0; bytes = this.#socket.receiveNow()) {
       this.#lines.push(bytes)
-      for (let line = this.#lines.next(); line; line = this.#lines.next()) this.#noteEvent(parse(line), undefined)
+      this.#noteEvents()
     }
     return this.#events.splice(0)
   }
@@ -136,6 +138,11 @@ export class Qmp {
       const message = parse(line)
       if (!this.#noteEvent(message, during)) return message
     }
+  }
+
+  /** Between commands only events arrive. */
+  #noteEvents(): void {
+    for (let line = this.#lines.next(); line; line = this.#lines.next()) this.#noteEvent(parse(line), undefined)
   }
 
   #noteEvent(message: JsonObject, during: string | undefined): boolean {

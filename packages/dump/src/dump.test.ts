@@ -72,6 +72,14 @@ test('a sparse file takes no space for zeros', async () => {
   expect(blocks * 512).toBeLessThan(2 ** 20)
 })
 
+test('the image ends with RAM: ROM above is left out', async () => {
+  const { vm } = await vmOf(pieces, 8 * BLOCK)
+  const path = join(directory, 'guest.raw')
+  const { length } = await dumpMemory(vm, path)
+  expect(length).toBe(5 * BLOCK)
+  expect(readFileSync(path).equals(image().subarray(0, 5 * BLOCK))).toBe(true)
+})
+
 test('a stream receives every byte, as slowly as it likes, and stays open', async () => {
   const { vm } = await vmOf(pieces)
   const stream = new PassThrough({ highWaterMark: 16 })

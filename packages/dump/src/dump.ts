@@ -41,7 +41,7 @@ export interface DumpProgress {
 
 /** What a dump has made. */
 export interface DumpResult {
-  /** Bytes of the image: the address behind the last byte of guest memory. */
+  /** Bytes of the image: the address behind the last byte of RAM. */
   readonly length: number
   /** Bytes that were written: zeros that a sparse file leaves out do not count. */
   readonly written: number
@@ -57,7 +57,8 @@ const PROGRESS_INTERVAL = 100
 
 /**
  * Writes the guest's physical memory as a raw image: the byte at offset N is the byte at guest-physical address N, holes
- * are zeros. A file is written under a temporary name with mode 0600 and takes its own only when it is whole and on
+ * are zeros. It ends with the last byte of RAM: ROM that lies above (the firmware below 4 GiB, in small guests) would
+ * make an image of gigabytes of nothing. A file is written under a temporary name with mode 0600 and takes its own only when it is whole and on
  * disk; on any failure nothing is left, and the VM runs again if it ran before.
  *
  * Throws `EXISTS`, `STORAGE` (disk full, read-only), `DENIED`, `BAD_ARGUMENT` (a directory), `ABORTED`, `VM_GONE`.
@@ -106,12 +107,13 @@ export async function dumpMemory(
 /** Copies all of memory; returns the image's length. */
 async function copy(vm: DumpableVm, sink: Sink, hash: Hash | undefined, started: number, options: DumpOptions) {
   const { ranges } = vm.memory.regions()
-  const total = ranges.reduce((sum, range) => sum + range.length, 0)
+  const end = ranges.reduce((last, { kind, start, length }) => (kind === 'ram' ? start + length : last), 0)
+  const total = ranges.reduce((sum, { start, length }) => (start < end ? sum + length : sum), 0)
   let position = 0
   let done = 0
   let turnBegan = performance.now()
   let told = started
-  for await (const { address, length, bytes } of vm.memory.pieces()) {
+  for await (const { address, length, bytes } of vm.memory.pieces({ within: { start: 0, length: end } })) {
     if (address > position) await zeros(sink, hash, address - position)
     if (bytes) {
       hash?.update(bytes)

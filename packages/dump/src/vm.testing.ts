@@ -1,8 +1,8 @@
-import { type MemoryPiece, open, type Vm } from '@microvmi/core'
+import { type MemoryPiece, open, type PiecesOptions, type Vm } from '@microvmi/core'
 import { type Backend, defineDriver } from '@microvmi/core/driver'
 
 /** A VM whose memory comes in the pieces that a test gives, and a record of its pauses. */
-export async function vmOf(pieces: () => Iterable<MemoryPiece>) {
+export async function vmOf(pieces: () => Iterable<MemoryPiece>, romFrom = Number.POSITIVE_INFINITY) {
   const calls: string[] = []
   const backend = {
     name: 'guest',
@@ -14,10 +14,14 @@ export async function vmOf(pieces: () => Iterable<MemoryPiece>) {
       read: () => 0,
       layout: () => ({
         generation: 0,
-        ranges: [...pieces()].map(({ address, length }) => ({ start: address, length, kind: 'ram' })),
+        ranges: [...pieces()].map(({ address, length }) => ({
+          start: address,
+          length,
+          kind: address < romFrom ? 'ram' : 'rom',
+        })),
       }),
-      async *pieces() {
-        yield* pieces()
+      async *pieces({ within }: PiecesOptions) {
+        for (const piece of pieces()) if (!within || piece.address < within.length) yield piece
       },
     },
     running: {

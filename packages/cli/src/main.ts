@@ -1,0 +1,10 @@
+#!/usr/bin/env node
+import { run } from './run.ts'
+
+// `microvmi read … | head` ends the reader early: that is no failure.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0)
+  throw error
+})
+
+process.exitCode = await run(process.argv.slice(2), process)
