@@ -27,7 +27,7 @@ export interface Listing {
 /** How to list. */
 export interface ListOptions {
   /** Ask only this driver. Default: every registered one. */
-  readonly driver?: Driver
+  readonly driver?: Pick<Driver, 'scheme' | 'list'>
   /** Milliseconds for the whole listing. Default 5000. */
   readonly timeout?: number
 }
@@ -61,7 +61,7 @@ export async function list(options: ListOptions = {}): Promise<Listing> {
   return { vms: answers.flatMap(({ vms }) => vms), failures: answers.flatMap(({ failures }) => failures) }
 }
 
-function entry(driver: Driver, listing: VmListing): VmEntry {
+function entry(driver: Pick<Driver, 'scheme'>, listing: VmListing): VmEntry {
   const { scheme } = driver
   return { ...listing, driver: scheme, target: formatTarget({ scheme, vm: listing.vm }) }
 }

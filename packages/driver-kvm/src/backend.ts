@@ -67,7 +67,7 @@ export class QemuBackend implements BackendWith<(typeof PROMISES)[number]> {
       host = openHostMemory(pid, ways, warnings)
       locator = new MemoryLocator(qmp, pid, ways.has('shared'))
       const saved = new SavedMemory(qmp, this.#directory)
-      this.memory = new GuestRam(locator, host, saved, qmp, () => this.#checkAlive())
+      this.memory = new GuestRam(locator, host, saved, qmp, () => this.#throwGone())
     } catch (error) {
       host?.close()
       locator?.close()
@@ -115,7 +115,7 @@ export class QemuBackend implements BackendWith<(typeof PROMISES)[number]> {
     this.#directory.remove()
   }
 
-  #checkAlive(): void {
+  #throwGone(): never {
     throw this.#gone ?? new MicrovmiError('VM_GONE', `QEMU (process ${this.#pid}) has ended`)
   }
 }

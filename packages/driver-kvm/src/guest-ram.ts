@@ -23,7 +23,7 @@ export class GuestRam implements MemoryBackend {
   readonly #locator: MemoryLocator
   readonly #host: HostMemory | undefined
   readonly #saved: SavedMemory
-  readonly #checkAlive: () => void
+  readonly #throwGone: () => never
   #map: MemoryMap
   #readAt: number
   #sinceLook = 0
@@ -35,11 +35,11 @@ export class GuestRam implements MemoryBackend {
     host: HostMemory | undefined,
     saved: SavedMemory,
     qmp: Qmp,
-    checkAlive: () => void,
+    throwGone: () => never,
   ) {
     this.#qmp = qmp
     this.#saved = saved
-    this.#checkAlive = checkAlive
+    this.#throwGone = throwGone
     this.#locator = locator
     this.#host = host
     this.#map = new MemoryMap(locator.locate() ?? [], 0)
@@ -231,7 +231,7 @@ export class GuestRam implements MemoryBackend {
 
   #look(): void {
     this.#sinceLook = 0
-    if (this.#qmp.hasEnded) this.#checkAlive()
+    if (this.#qmp.hasEnded || this.#host?.hasEnded) this.#throwGone()
   }
 
   /** Reads the memory map again unless that was done just now; whether it has changed. */

@@ -3,6 +3,8 @@ import type { ScatteredRead } from '@microvmi/core/driver'
 /** Another process's memory, by addresses of its own. Throws `DENIED` where this user may not, `VM_GONE` when it ended. */
 export interface HostMemory {
   readonly way: 'process_vm' | 'proc'
+  /** Whether a call has met the end of the process. */
+  readonly hasEnded: boolean
   read(hostAddress: number, into: Uint8Array): void
   write(hostAddress: number, from: Uint8Array): void
   /** Up to 1 MiB, in memory that the next call overwrites. */

@@ -10,6 +10,7 @@ export class ProcMemory implements HostMemory {
   readonly #pid: number
   readonly #fd: number
   readonly #piece = new Uint8Array(PIECE_LIMIT)
+  #hasEnded = false
 
   constructor(pid: number) {
     this.#pid = pid
@@ -18,6 +19,10 @@ export class ProcMemory implements HostMemory {
     } catch (error) {
       throw this.#failure(error)
     }
+  }
+
+  get hasEnded(): boolean {
+    return this.#hasEnded
   }
 
   read(hostAddress: number, into: Uint8Array): void {
@@ -53,8 +58,10 @@ export class ProcMemory implements HostMemory {
         if (moved === 0) throw new MicrovmiError('VM_GONE', `QEMU (process ${this.#pid}) has ended`)
         done += moved
       }
-    } catch (error) {
-      throw this.#failure(error)
+    } catch (thrown) {
+      const error = this.#failure(thrown)
+      this.#hasEnded = error instanceof MicrovmiError && error.code === 'VM_GONE'
+      throw error
     }
   }
 

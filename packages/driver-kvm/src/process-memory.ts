@@ -23,6 +23,7 @@ export class ProcessMemory implements HostMemory {
   readonly #remote: number
   #pieces = 0
   #used = 0
+  #hasEnded = false
 
   constructor(pid: number) {
     this.#pid = pid
@@ -31,6 +32,10 @@ export class ProcessMemory implements HostMemory {
     this.#words = new Uint32Array(this.#vectors.bytes.buffer)
     this.#remote = this.#vectors.address + PIECES * IOVEC
     this.#checkRight()
+  }
+
+  get hasEnded(): boolean {
+    return this.#hasEnded
   }
 
   /** Copies from an address in QEMU to `into`. */
@@ -135,7 +140,9 @@ export class ProcessMemory implements HostMemory {
     this.#putLocal()
     const done = copy(this.#pid, this.#vectors.address, 1, this.#remote, this.#pieces)
     if (done === this.#used) return
-    throw failure(this.#pid, done < 0 ? errno() : ERRNO.EFAULT)
+    const error = failure(this.#pid, done < 0 ? errno() : ERRNO.EFAULT)
+    this.#hasEnded = error.code === 'VM_GONE'
+    throw error
   }
 }
 
