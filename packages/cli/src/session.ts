@@ -5,7 +5,6 @@ import {
   MicrovmiError,
   type NamesIn,
   open,
-  registrations,
   type Vm,
 } from '@microvmi/core'
 import { Drivers } from './drivers.ts'
@@ -15,13 +14,13 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 /** Numbers of the signals (signal(7)); a process that a signal ended has 128 more as its exit code. */
 const NUMBERS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const
 
-/** A signal ended the command; everything was undone. */
+/** A signal, or the reader of our output, ended the command; everything was undone. */
 export class Interrupted extends Error {
   readonly exitCode: number
 
-  constructor(signal: (typeof SIGNALS)[number]) {
-    super(`ended by ${signal}`)
-    this.exitCode = 128 + NUMBERS[signal]
+  constructor(by: string, exitCode: number) {
+    super(`ended by ${by}`)
+    this.exitCode = exitCode
   }
 }
 
@@ -32,7 +31,8 @@ export interface OpenFlags {
 
 /**
  * Opens the VM that the user named, does `work` with it, and closes it on every path. A signal releases the guest at
- * once, aborts `work`, and becomes the exit code.
+ * once, aborts `work`, and becomes the exit code; a second one ends the process as always. So does a reader of our
+ * output that has gone, which is no failure.
  */
 export async function withVm<const Required extends readonly Capability[]>(
   io: Io,
@@ -44,26 +44,36 @@ export async function withVm<const Required extends readonly Capability[]>(
   const controller = new AbortController()
   let interrupted: Interrupted | undefined
   let vm: Vm<NamesIn<Required>> | undefined
+  const interrupt = (reason: Interrupted) => {
+    stopListening()
+    interrupted ??= reason
+    controller.abort(interrupted)
+    // Whatever the work is at, the guest goes first.
+    vm?.release()
+  }
   const handlers = SIGNALS.map((name) => {
-    const onSignal = () => {
-      interrupted ??= new Interrupted(name)
-      controller.abort(interrupted)
-      // Whatever the work is at, the guest goes first.
-      vm?.release()
-    }
+    const onSignal = () => interrupt(new Interrupted(name, 128 + NUMBERS[name]))
     io.on(name, onSignal)
     return { name, onSignal }
   })
+  const onOutputError = (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') interrupt(new Interrupted('EPIPE', 0))
+  }
+  io.stdout.on('error', onOutputError)
+  const stopListening = () => {
+    for (const { name, onSignal } of handlers) io.off(name, onSignal)
+    io.stdout.off('error', onOutputError)
+  }
   try {
     const { signal } = controller
     const timeout = flags.timeout === undefined ? {} : { timeout: flags.timeout }
     vm = await openTarget(io, target, { ...timeout, require, signal })
     for (const warning of vm.info.warnings) io.stderr.write(`warning: ${warning}\n`)
-    await work(vm, signal)
+    if (!interrupted) await work(vm, signal)
   } catch (error) {
     throw interrupted ?? error
   } finally {
-    for (const { name, onSignal } of handlers) io.off(name, onSignal)
+    stopListening()
     await vm?.close()
   }
   if (interrupted) throw interrupted
@@ -80,17 +90,17 @@ async function openTarget<const Required extends readonly Capability[]>(
   if (scheme !== undefined) await drivers.importFor(scheme)
   else await drivers.importAll()
   try {
-    const isTarget = scheme !== undefined && registrations().some(({ driver }) => driver.scheme === scheme)
-    return isTarget || scheme !== undefined ? await open(target, options) : await open({ vm: target, ...options })
+    return scheme === undefined ? await open({ vm: target, ...options }) : await open(target, options)
   } catch (error) {
-    throw withFailures(error, drivers)
+    throw withFailures(error, drivers, io.cwd())
   }
 }
 
 /** Where no driver is found, one that is installed and could not be imported is what the user wants to hear of. */
-function withFailures(error: unknown, drivers: Drivers): unknown {
-  if (!(error instanceof MicrovmiError) || drivers.failures.length === 0) return error
+function withFailures(error: unknown, drivers: Drivers, directory: string): unknown {
+  if (!(error instanceof MicrovmiError)) return error
   if (error.code !== 'UNKNOWN_DRIVER' && error.code !== 'VM_NOT_FOUND') return error
-  const failures = drivers.failures.map((failure) => failure.error.message).join('\n')
-  return new MicrovmiError(error.code, `${error.message}\n${failures}`, { cause: error })
+  const looked = `Driver packages are looked for in node_modules, from ${directory} and from this program upwards.`
+  const failures = drivers.failures.map((failure) => failure.error.message)
+  return new MicrovmiError(error.code, [error.message, looked, ...failures].join('\n'), { cause: error })
 }

@@ -100,6 +100,44 @@ test('a stream that fails, or was closed, ends the dump; the VM runs again', asy
   expect(calls).toEqual(['pause', 'resume', 'pause', 'resume'])
 })
 
+test('a stream may keep what it got, and even change it', async () => {
+  const reused = new Uint8Array(4096)
+  const { vm } = await vmOf(function* () {
+    for (const [index, fill] of [1, 2, 3].entries()) {
+      reused.fill(fill)
+      yield { address: index * 4096, length: 4096, bytes: reused }
+    }
+    yield { address: 3 * 4096, length: 4096, bytes: undefined }
+  })
+  const kept: Buffer[] = []
+  const stream = new Writable({
+    write(chunk, _encoding, done) {
+      kept.push(chunk)
+      done()
+    },
+  })
+  await dumpMemory(vm, stream)
+  expect(kept.map((chunk) => chunk[0])).toEqual([1, 2, 3, 0])
+  for (const chunk of kept) chunk.fill(255)
+  kept.length = 0
+  await dumpMemory(vm, stream)
+  expect(kept.at(-1)?.[0]).toBe(0)
+})
+
+test('a reader that does not read keeps nobody from aborting', async () => {
+  const { vm, calls } = await vmOf(pieces)
+  const stuck = new Writable({ write: () => undefined })
+  const dumping = dumpMemory(vm, stuck, { signal: AbortSignal.timeout(50) })
+  await expect(dumping).rejects.toEqual(failing('ABORTED'))
+  expect(calls).toEqual(['pause', 'resume'])
+})
+
+test('hashing a hole of gigabytes lets the event loop run, and can be aborted', async () => {
+  const { vm } = await vmOf(() => [{ address: 2 ** 36, length: 4096, bytes: new Uint8Array(4096) }])
+  const dumping = dumpMemory(vm, join(directory, 'guest.raw'), { sha256: true, signal: AbortSignal.timeout(100) })
+  await expect(dumping).rejects.toEqual(failing('ABORTED'))
+})
+
 test('whatever the pieces, file and stream are the same image', async () => {
   const piece = fc.record({
     gap: fc.nat(3),
@@ -153,7 +191,9 @@ test('a file that comes while the dump runs is not replaced', async () => {
 
 test('a directory, a device, a link to nowhere in a place that is not there', async () => {
   const { vm } = await vmOf(pieces)
-  await expect(dumpMemory(vm, directory)).rejects.toEqual(failing('BAD_ARGUMENT'))
+  for (const bad of [directory, '', `${directory}/new/`, 'a\0b', join(directory, 'x'.repeat(300))]) {
+    await expect(dumpMemory(vm, bad)).rejects.toEqual(failing('BAD_ARGUMENT'))
+  }
   await expect(dumpMemory(vm, join(directory, 'no', 'such', 'place'))).rejects.toEqual(failing('BAD_ARGUMENT'))
   if (process.platform !== 'win32') {
     await expect(dumpMemory(vm, '/dev/null', { overwrite: true })).rejects.toEqual(failing('BAD_ARGUMENT'))

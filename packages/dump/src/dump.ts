@@ -1,11 +1,10 @@
-import { createHash, type Hash } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import type { Writable } from 'node:stream'
-import { setImmediate } from 'node:timers/promises'
 import { type AbortSignalLike, MicrovmiError, type PauseLease, supports, type Vm } from '@microvmi/core'
+import { checkSignal } from './abort.ts'
+import { copyMemory } from './copy.ts'
 import { FileSink } from './file-sink.ts'
-import type { Sink } from './sink.ts'
 import { StreamSink } from './stream-sink.ts'
-import { BLOCK, ZEROS } from './zeros.ts'
 
 /** What a dump needs of a Vm. One that can also be paused is, for as long as the dump takes. */
 export type DumpableVm = Vm<'memory.read' | 'memory.regions'>
@@ -51,10 +50,6 @@ export interface DumpResult {
   readonly elapsed: number
 }
 
-/** The event loop waits at most about so many milliseconds. */
-const TURN = 8
-const PROGRESS_INTERVAL = 100
-
 /**
  * Writes the guest's physical memory as a raw image: the byte at offset N is the byte at guest-physical address N, holes
  * are zeros. It ends with the last byte of RAM: ROM that lies above (the firmware below 4 GiB, in small guests) would
@@ -84,65 +79,30 @@ export async function dumpMemory(
   destination: string | Writable,
   options: DumpOptions = {},
 ): Promise<DumpResult> {
-  const { sparse = true, overwrite = false, pause = true, sha256 = false, signal } = options
+  const { sparse = true, overwrite = false, pause = true, sha256 = false, signal, onProgress } = options
   checkSignal(signal)
   const started = performance.now()
   const sink =
-    typeof destination === 'string' ? new FileSink(destination, { sparse, overwrite }) : new StreamSink(destination)
+    typeof destination === 'string'
+      ? new FileSink(destination, { sparse, overwrite })
+      : new StreamSink(destination, signal)
   const hash = sha256 ? createHash('sha256') : undefined
   let lease: PauseLease | undefined
   try {
     if (pause && supports(vm, 'pause')) lease = vm.pause()
-    const length = await copy(vm, sink, hash, started, options)
+    const length = await copyMemory(vm, sink, { hash, isPaused: lease !== undefined, signal, onProgress, started })
     lease?.end()
     lease = undefined
+    checkSignal(signal)
     await sink.finish()
     return { length, written: sink.written, sha256: hash?.digest('hex'), elapsed: performance.now() - started }
   } finally {
-    sink.close()
-    endPause(lease)
-  }
-}
-
-/** Copies all of memory; returns the image's length. */
-async function copy(vm: DumpableVm, sink: Sink, hash: Hash | undefined, started: number, options: DumpOptions) {
-  const { ranges } = vm.memory.regions()
-  const end = ranges.reduce((last, { kind, start, length }) => (kind === 'ram' ? start + length : last), 0)
-  const total = ranges.reduce((sum, { start, length }) => (start < end ? sum + length : sum), 0)
-  let position = 0
-  let done = 0
-  let turnBegan = performance.now()
-  let told = started
-  for await (const { address, length, bytes } of vm.memory.pieces({ within: { start: 0, length: end } })) {
-    if (address > position) await zeros(sink, hash, address - position)
-    if (bytes) {
-      hash?.update(bytes)
-      const writing = sink.write(bytes)
-      if (writing) await writing
-    } else {
-      await zeros(sink, hash, length)
-    }
-    position = address + length
-    done += length
-    const now = performance.now()
-    if (now - turnBegan >= TURN) {
-      await setImmediate()
-      turnBegan = performance.now()
-    }
-    checkSignal(options.signal)
-    if (now - told >= PROGRESS_INTERVAL) {
-      told = now
-      options.onProgress?.({ done, total, elapsed: now - started })
+    try {
+      endPause(lease)
+    } finally {
+      sink.close()
     }
   }
-  options.onProgress?.({ done, total, elapsed: performance.now() - started })
-  return position
-}
-
-async function zeros(sink: Sink, hash: Hash | undefined, length: number): Promise<void> {
-  if (hash)
-    for (let done = 0; done < length; done += BLOCK) hash.update(ZEROS.subarray(0, Math.min(BLOCK, length - done)))
-  await sink.writeZeros(length)
 }
 
 /** Of a VM that has gone there is nothing to resume, and that it has gone is thrown already. */
@@ -152,8 +112,4 @@ function endPause(lease: PauseLease | undefined): void {
   } catch (error) {
     if (!(error instanceof MicrovmiError && error.code === 'VM_GONE')) throw error
   }
-}
-
-function checkSignal(signal: AbortSignalLike | undefined): void {
-  if (signal?.aborted) throw new MicrovmiError('ABORTED', 'the dump was aborted', { cause: signal.reason })
 }

@@ -11,7 +11,7 @@ import {
   rmSync,
   writeSync,
 } from 'node:fs'
-import { basename, dirname, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { MicrovmiError } from '@microvmi/core'
 import type { Sink } from './sink.ts'
 import { BLOCK, runs, ZEROS } from './zeros.ts'
@@ -37,7 +37,7 @@ export class FileSink implements Sink {
     this.#sparse = options.sparse
     this.#overwrite = options.overwrite
     this.#checkDestination()
-    this.#temporary = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}.partial`)
+    this.#temporary = join(dirname(path), `.microvmi-${randomBytes(6).toString('hex')}.partial`)
     const { O_CREAT, O_EXCL, O_WRONLY } = constants
     this.#fd = storing(path, () => openSync(this.#temporary, O_CREAT | O_EXCL | O_WRONLY, MODE))
   }
@@ -96,6 +96,9 @@ export class FileSink implements Sink {
   }
 
   #checkDestination(): void {
+    if (this.#path === '' || /[/\\]$/.test(this.#path)) {
+      throw new MicrovmiError('BAD_ARGUMENT', `'${this.#path}' names no file`)
+    }
     const status = storing(this.#path, () => lstatSync(this.#path, { throwIfNoEntry: false }))
     if (!status) return
     if (status.isDirectory()) {
@@ -137,6 +140,9 @@ function syncDirectory(directory: string): void {
   const fd = openSync(directory, constants.O_RDONLY)
   try {
     fsyncSync(fd)
+  } catch (error) {
+    // File systems without a sync of directories.
+    if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error
   } finally {
     closeSync(fd)
   }
@@ -153,6 +159,11 @@ function storing<T>(path: string, work: () => T): T {
       case 'EACCES':
       case 'EPERM':
         throw new MicrovmiError('DENIED', `no right to write ${path}`, { cause: error })
+      case 'ERR_INVALID_ARG_VALUE':
+      case 'ENAMETOOLONG':
+        throw new MicrovmiError('BAD_ARGUMENT', `${JSON.stringify(path)} is no name that a file can have`, {
+          cause: error,
+        })
       case 'ENOENT':
       case 'ENOTDIR':
         throw new MicrovmiError('BAD_ARGUMENT', `${dirname(path)} is no directory: create it first`, { cause: error })

@@ -1,11 +1,15 @@
+import { setTimeout } from 'node:timers/promises'
 import { CONTRACT, registrations } from '@microvmi/core'
 import { Drivers } from '../drivers.ts'
 import type { Io } from '../io.ts'
 import { printJson } from '../json.ts'
 
+const PROBE_DEADLINE = 5000
+
 interface Finding {
   readonly driver: string
   readonly package: string
+  readonly contract?: string
   readonly usable: boolean
   readonly reason?: string
   readonly details?: Readonly<Record<string, string>>
@@ -37,14 +41,25 @@ export async function doctorCommand(io: Io, flags: { readonly json?: boolean }):
 }
 
 async function examine({ driver, problem }: ReturnType<typeof registrations>[number]): Promise<Finding> {
-  const base = { driver: driver.scheme, package: driver.package }
-  if (problem) return { ...base, usable: false, reason: problem.message }
-  const probe = await driver.probe()
-  return probe.usable ? { ...base, ...probe } : { ...base, usable: false, reason: probe.reason }
+  if (problem) return { driver: driver.scheme, package: driver.package, usable: false, reason: problem.message }
+  const { major, minor } = driver.contract
+  const base = { driver: driver.scheme, package: driver.package, contract: `${major}.${minor}` }
+  try {
+    const probe = await Promise.race([driver.probe(), giveUp()])
+    return probe.usable ? { ...base, ...probe } : { ...base, usable: false, reason: probe.reason }
+  } catch (error) {
+    return { ...base, usable: false, reason: error instanceof Error ? error.message : String(error) }
+  }
 }
 
-function described({ driver, package: name, usable, reason, details = {} }: Finding): string {
+async function giveUp(): Promise<{ usable: false; reason: string }> {
+  await setTimeout(PROBE_DEADLINE, undefined, { ref: false })
+  return { usable: false, reason: `its probe did not answer within ${PROBE_DEADLINE / 1000} s` }
+}
+
+function described({ driver, package: name, contract, usable, reason, details = {} }: Finding): string {
   const facts = Object.entries(details).map(([key, value]) => `    ${key}: ${value}\n`)
   const state = usable ? 'can be used' : `cannot be used: ${reason}`
-  return `\n${driver}  ${name}\n    ${state}\n${facts.join('')}`
+  const written = contract === undefined ? '' : `  contract ${contract}`
+  return `\n${driver}  ${name}${written}\n    ${state}\n${facts.join('')}`
 }

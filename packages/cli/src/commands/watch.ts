@@ -1,6 +1,7 @@
 import { type EventKind, type InterceptRequest, MicrovmiError, type Vm } from '@microvmi/core'
 import type { Io } from '../io.ts'
-import { hex, printJson } from '../json.ts'
+import { hex, toJson } from '../json.ts'
+import { write } from '../output.ts'
 import { type OpenFlags, withVm } from '../session.ts'
 
 /** What people write for an event, and the request that it means. */
@@ -38,16 +39,22 @@ export function watchCommand(
     let count = 0
     try {
       for await (const event of intercept) {
+        // The guest need not wait until a terminal has scrolled.
+        if (event.stops !== 'none') event.reply()
         count += 1
         const { kind, vcpu, complete, ...rest } = event
         const fields = fieldsOf(rest)
-        if (flags.json) printJson(io, { kind, vcpu, complete, ...fields })
-        else io.stdout.write(`vcpu ${vcpu}  ${kind}  ${printed(fields)}\n`)
+        const line = flags.json
+          ? toJson({ kind, vcpu, complete, ...fields })
+          : `vcpu ${vcpu}  ${kind}  ${printed(fields)}`
+        await write(io, `${line}\n`, signal)
         if (count === flags.count) break
       }
     } finally {
       clearTimeout(timer)
     }
+    if (intercept.dropped > 0)
+      io.stderr.write(`${intercept.dropped} events were dropped: the output is slower than the guest\n`)
   })
 }
 
