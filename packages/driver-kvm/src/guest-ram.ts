@@ -1,7 +1,7 @@
 import type { MemoryBackend, MemoryLayout, MemoryPiece, PiecesOptions, ScatteredRead } from '@microvmi/core/driver'
 import type { HostMemory } from './host-memory.ts'
 import type { MemoryLocator } from './locate-memory.ts'
-import { MemoryMap, type Region, WINDOW } from './memory-map.ts'
+import { MemoryMap, type Region } from './memory-map.ts'
 import { nextData, nextHole } from './native.ts'
 import type { SavedMemory } from './pmemsave.ts'
 import type { Qmp } from './qmp.ts'
@@ -126,12 +126,9 @@ export class GuestRam implements MemoryBackend {
     this.#look()
     const region = this.#map.find(address)
     if (!region?.file?.shared.writable) return 0
-    const { shared, offset } = region.file
-    const at = offset + (address - region.start)
-    const inWindow = at % WINDOW
-    const usable = Math.min(length, region.end - address, WINDOW - inWindow)
-    const window = shared.windows[Math.floor(at / WINDOW)]
-    return usable === length && window ? window.bytes.subarray(inWindow, inWindow + length) : usable
+    const from = address - region.start
+    const usable = Math.min(length, region.end - address)
+    return usable === length ? region.file.bytes.subarray(from, from + length) : usable
   }
 
   async *pieces({
@@ -157,7 +154,7 @@ export class GuestRam implements MemoryBackend {
 
   /** Windows onto a shared file; its holes are zeros that nobody needs to read (reading them would fill them). */
   *#sharedPieces(
-    { shared, offset }: NonNullable<Region['file']>,
+    { shared, offset, bytes: all }: NonNullable<Region['file']>,
     regionStart: number,
     start: number,
     end: number,
@@ -173,9 +170,8 @@ export class GuestRam implements MemoryBackend {
       }
       const hole = nextHole(shared.fd, at + shift, end + shift) - shift
       while (at < hole) {
-        const inWindow = (at + shift) % WINDOW
-        const length = Math.min(pieceLength, hole - at, WINDOW - inWindow)
-        const bytes = shared.windows[Math.floor((at + shift) / WINDOW)]?.bytes.subarray(inWindow, inWindow + length)
+        const length = Math.min(pieceLength, hole - at)
+        const bytes = all.subarray(at - regionStart, at - regionStart + length)
         yield { address: at, length, bytes }
         this.#look()
         at += length
@@ -197,7 +193,7 @@ export class GuestRam implements MemoryBackend {
 
   #readRegion(region: Region, address: number, into: Uint8Array): void {
     if (region.file !== undefined) {
-      readFile(region.file, address - region.start, into)
+      copyOut(region.file.bytes, address - region.start, into)
     } else if (this.#host !== undefined && region.hostAddress !== undefined) {
       this.#host.read(region.hostAddress + (address - region.start), into)
     } else {
@@ -208,13 +204,7 @@ export class GuestRam implements MemoryBackend {
   #writeRegion(region: Region, address: number, from: Uint8Array): void {
     const { file, hostAddress, start } = region
     if (file?.shared.writable) {
-      for (let done = 0; done < from.length; ) {
-        const at = file.offset + (address - start) + done
-        const inWindow = at % WINDOW
-        const length = Math.min(from.length - done, WINDOW - inWindow)
-        file.shared.windows[Math.floor(at / WINDOW)]?.bytes.set(from.subarray(done, done + length), inWindow)
-        done += length
-      }
+      file.bytes.set(from, address - start)
     } else if (this.#host && hostAddress !== undefined) {
       this.#host.write(hostAddress + (address - start), from)
     }
@@ -246,20 +236,12 @@ export class GuestRam implements MemoryBackend {
   }
 }
 
-function readFile({ shared, offset }: NonNullable<Region['file']>, from: number, into: Uint8Array): void {
+function copyOut(bytes: Uint8Array, from: number, into: Uint8Array): void {
   const { length } = into
-  let at = offset + from
-  for (let done = 0; done < length; ) {
-    const inWindow = at % WINDOW
-    const bytes = shared.windows[(at - inWindow) / WINDOW]?.bytes
-    if (bytes === undefined) return
-    const step = Math.min(length - done, WINDOW - inWindow)
-    if (step === length && length <= SMALL) {
-      for (let index = 0; index < length; index++) into[index] = bytes[inWindow + index] ?? 0
-    } else {
-      into.set(bytes.subarray(inWindow, inWindow + step), done)
-    }
-    done += step
-    at += step
+  if (length <= SMALL) {
+    for (let index = 0; index < length; index++) into[index] = bytes[from + index] ?? 0
+  } else {
+    // A plain view costs half of what subarray() does.
+    into.set(new Uint8Array(bytes.buffer, bytes.byteOffset + from, length))
   }
 }

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { MicrovmiError } from '@microvmi/core/driver'
 import { type HostMapping, parseHostAddress, parseMaps } from './host-address.ts'
-import type { Region, SharedFile } from './memory-map.ts'
+import { inWindows, type Region, type SharedFile } from './memory-map.ts'
 import { type BackedRange, parseMemoryTree } from './memory-tree.ts'
 import type { Qmp } from './qmp.ts'
 import { object } from './qmp.ts'
@@ -58,8 +58,7 @@ export class MemoryLocator {
   #regionsOf(range: BackedRange, maps: readonly HostMapping[] | undefined): Region[] {
     const { start, length, kind } = range
     const end = start + length
-    const whole = { start, end, kind }
-    if (!maps) return [{ ...whole, hostAddress: undefined, file: this.#fileByName(range) }]
+    if (!maps) return this.#regionsByName(range)
     const hostAddress = parseHostAddress(this.#qmp.human(`gpa2hva 0x${start.toString(16)}`))
     const regions: Region[] = []
     for (let at = start; at < end; ) {
@@ -70,9 +69,10 @@ export class MemoryLocator {
       const next = Math.min(end, at + (mapping.end - host))
       const shared = mapping.shared && mapping.inode !== 0 ? this.#file(mapping) : undefined
       const offset = mapping.offset + (host - mapping.start)
+      const region = { start: at, end: next, kind, hostAddress: host }
       // A file that is shorter than what is mapped of it would be the end of this process (SIGBUS).
-      const file = shared && offset + (next - at) <= shared.size ? { shared, offset } : undefined
-      regions.push({ start: at, end: next, kind, hostAddress: host, file })
+      const isWhole = shared && offset + (next - at) <= shared.size
+      regions.push(...(isWhole ? inWindows(region, shared, offset) : [{ ...region, file: undefined }]))
       at = next
     }
     return regions
@@ -85,11 +85,12 @@ export class MemoryLocator {
   }
 
   /** Without a look at QEMU's mappings: QEMU tells the path of a memory backend of its own accord. */
-  #fileByName({ block, blockOffset, length }: BackedRange): Region['file'] {
-    if (!this.#useFiles) return undefined
-    if (!this.#files.has(block)) this.#files.set(block, this.#openByName(block))
+  #regionsByName({ block, blockOffset, start, length, kind }: BackedRange): Region[] {
+    const region = { start, end: start + length, kind, hostAddress: undefined }
+    if (this.#useFiles && !this.#files.has(block)) this.#files.set(block, this.#openByName(block))
     const shared = this.#files.get(block)
-    return shared && blockOffset + length <= shared.size ? { shared, offset: blockOffset } : undefined
+    const isWhole = shared && blockOffset + length <= shared.size
+    return isWhole ? inWindows(region, shared, blockOffset) : [{ ...region, file: undefined }]
   }
 
   #openByName(block: string): SharedFile | undefined {

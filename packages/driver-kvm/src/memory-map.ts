@@ -1,4 +1,4 @@
-import type { MemoryLayout } from '@microvmi/core/driver'
+import type { MemoryLayout, MemoryRange } from '@microvmi/core/driver'
 import type { NativeMemory } from './native.ts'
 
 /** Windows onto a RAM file have at most this size: a `koffi.view` of over 4 GiB aborts Node 20. */
@@ -19,8 +19,23 @@ export interface Region {
   readonly kind: 'ram' | 'rom'
   /** Its address in QEMU's process; undefined where that cannot be known. */
   readonly hostAddress: number | undefined
-  /** Where it is in a file whose memory is shared. */
-  readonly file: { readonly shared: SharedFile; readonly offset: number } | undefined
+  /** Where it is in a file whose memory is shared, and these bytes themselves. */
+  readonly file: { readonly shared: SharedFile; readonly offset: number; readonly bytes: Uint8Array } | undefined
+}
+
+/** A region in a shared file, cut where one window ends and the next begins. */
+export function inWindows(region: Omit<Region, 'file'>, shared: SharedFile, offset: number): Region[] {
+  const regions: Region[] = []
+  for (let start = region.start; start < region.end; ) {
+    const at = offset + (start - region.start)
+    const inWindow = at % WINDOW
+    const end = Math.min(region.end, start + WINDOW - inWindow)
+    const bytes = shared.windows[(at - inWindow) / WINDOW]?.bytes.subarray(inWindow, inWindow + end - start)
+    const hostAddress = region.hostAddress === undefined ? undefined : region.hostAddress + (start - region.start)
+    regions.push({ start, end, kind: region.kind, hostAddress, file: bytes && { shared, offset: at, bytes } })
+    start = end
+  }
+  return regions
 }
 
 /** The guest's memory as last read from QEMU, and the way from an address to its region. */
@@ -31,10 +46,7 @@ export class MemoryMap {
 
   constructor(regions: readonly Region[], generation: number) {
     this.regions = regions
-    this.layout = {
-      generation,
-      ranges: regions.map(({ start, end, kind }) => ({ start, length: end - start, kind })),
-    }
+    this.layout = { generation, ranges: rangesOf(regions) }
   }
 
   /** The region that holds an address. Most reads are near the one before. */
@@ -67,4 +79,18 @@ export class MemoryMap {
     }
     return Math.min(length, at - address)
   }
+}
+
+/** Neighbours of one kind are one range, however they are backed. */
+function rangesOf(regions: readonly Region[]): MemoryRange[] {
+  const ranges: MemoryRange[] = []
+  for (const { start, end, kind } of regions) {
+    const last = ranges.at(-1)
+    if (last?.kind === kind && last.start + last.length === start) {
+      ranges[ranges.length - 1] = { start: last.start, length: end - last.start, kind }
+    } else {
+      ranges.push({ start, length: end - start, kind })
+    }
+  }
+  return ranges
 }
