@@ -100,6 +100,8 @@ static void marks(void)
 {
 	name_process("microvmi-marks");
 	signal(SIGTRAP, on_trap);
+	/* pagemap tells of pages that this process has touched. */
+	shared->landmarks = 0;
 	printf("@marks pid=%d landmark=0x%lx counters=0x%lx\n", getpid(), (uintptr_t)landmark, physical((void *)shared));
 	for (;;) {
 		landmark(++shared->landmarks);

@@ -59,7 +59,8 @@ export interface MemoryBackend {
   read(address: number, into: Uint8Array): number
   /**
    * Many reads, where that is faster than one by one. Calls `failed` with the index of each one that touches what is
-   * not guest memory, and the first such address. Without it, core calls `read` for each.
+   * not guest memory, and the first such address. Buffers may be empty: there is nothing to do for those. Without it,
+   * core calls `read` for each.
    */
   readMany?(reads: readonly ScatteredRead[], failed: (index: number, address: number) => void): void
   /** Writes all of `from` and returns its length; or writes nothing and returns the offset as `read` does. */
@@ -148,7 +149,8 @@ export interface EventBackend {
   disarm(armed: number): void
   /**
    * Answers, in any order across vCPUs. Without parts: the guest goes on as if unwatched (our breakpoint stepped over,
-   * its own int3 reinjected, the page let through once and guarded again, CPUID executed).
+   * its own int3 reinjected, the page let through once and guarded again, CPUID executed). An event is answered once:
+   * a backend that cannot do what a part asks lets the guest proceed, then throws.
    */
   reply(event: BackendEvent, parts: Reply): void
 }

@@ -88,6 +88,8 @@ export async function eventsFollowCapabilities(vm: Vm<'events.cr' | 'events.ball
     else event.register.toUpperCase()
   }
   vm.intercept({ kind: 'cr', register: 'cr3' }, (event) => (event.new === 0n ? { deny: true } : undefined))
+  vm.intercept({ kind: 'cr', register: 'cr3' }, (event) => ({ deny: event.new === 0n }))
+  vm.intercept({ kind: 'cr', register: 'cr3' }, () => ({ deny: true }))
   vm.intercept(
     [
       { kind: 'cr', register: 'cr3' },

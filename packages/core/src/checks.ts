@@ -72,7 +72,8 @@ export function checkReply(parts: Reply, session: Session): void {
   if ('then' in parts) {
     throw badArgument('a handler answers synchronously: use `for await` over the intercept to await between events')
   }
-  for (const name of Object.keys(parts)) {
+  for (const [name, value] of Object.entries(parts)) {
+    if (value === false || value === undefined) continue
     const capability = `reply.${name}` as Capability
     if (!session.capabilities.has(capability)) throw session.lack(capability)
   }
@@ -80,4 +81,11 @@ export function checkReply(parts: Reply, session: Session): void {
   if (parts.value !== undefined) checkWord(parts.value, 'the value of a reply')
   if (parts.view !== undefined) checkUint32(parts.view, 'the view of a reply')
   if (parts.inject) checkInjection(parts.inject)
+  if (typeof parts.step === 'object') checkUint32(parts.step.view, 'the view of a step')
+  if (typeof parts.emulate === 'object') checkEmulation(parts.emulate)
+}
+
+function checkEmulation(given: object): void {
+  const bytes = 'data' in given ? given.data : 'instruction' in given ? given.instruction : undefined
+  if (!(bytes instanceof Uint8Array)) throw badArgument('emulate takes true, { data } or { instruction }, both bytes')
 }

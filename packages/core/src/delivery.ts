@@ -72,7 +72,7 @@ export class DeliveredEvent implements EventBase {
       throw badArgument(`this ${this.kind} event is a report: it stops nothing and takes no reply`)
     checkReply(parts, this.#delivery.session)
     this.#state = 'answered'
-    this.#delivery.answer(parts)
+    this.#delivery.answer(withoutRefusals(parts))
   }
 
   /** The listener went on: what it has neither answered nor held proceeds. */
@@ -100,4 +100,9 @@ export class DeliveredEvent implements EventBase {
       throw new MicrovmiError('ALREADY_ANSWERED', `this ${this.kind} event of vcpu ${this.vcpu} has its answer`)
     }
   }
+}
+
+/** `{ deny: suspicious }` says nothing where it is false. */
+function withoutRefusals(parts: Reply): Reply {
+  return Object.fromEntries(Object.entries(parts).filter(([, value]) => value !== false && value !== undefined))
 }

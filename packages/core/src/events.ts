@@ -5,11 +5,11 @@ export type Access = 'none' | 'r' | 'w' | 'x' | 'rw' | 'rx' | 'wx' | 'rwx'
 
 /**
  * The independent parts of a reply. Each is enabled by the capability `reply.<part>`; a reply without parts lets the
- * guest go on as if unwatched. Open to augmentation.
+ * guest go on as if unwatched, and a part that is `false` is as good as absent. Open to augmentation.
  */
 export interface ReplyParts {
   /** The write, access or instruction does not take effect; the guest goes on behind the instruction. */
-  deny: true
+  deny: boolean
   /** Register changes, in force before the vCPU executes anything more. */
   registers: RegisterChanges
   /** For a write to a control register or MSR: this value is written in place of the guest's. */
@@ -20,11 +20,11 @@ export interface ReplyParts {
    * The vCPU executes one instruction (in `view`, where one is given, and returns to its former view behind it), then
    * an intercept of kind `singlestep`, where one listens, receives an event.
    */
-  step: true | { readonly view: number }
+  step: boolean | { readonly view: number }
   /** The hypervisor emulates the instruction: with what the guest has in memory, these data, or these opcodes. */
-  emulate: true | { readonly data: Uint8Array } | { readonly instruction: Uint8Array }
+  emulate: boolean | { readonly data: Uint8Array } | { readonly instruction: Uint8Array }
   /** The guest receives the exception that the event is about, as if it had been its own. */
-  reinject: true
+  reinject: boolean
   /** The vCPU receives this before it goes on. */
   inject: Injection
 }
@@ -68,6 +68,7 @@ export interface EventKinds {
     request: {
       /** The MSR's index, for example 0xc0000082 for LSTAR. */
       readonly msr: number
+      /** Only when the value changes. Default true. */
       readonly onChange?: boolean
       readonly asynchronous?: boolean
     }

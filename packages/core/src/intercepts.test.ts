@@ -99,7 +99,7 @@ test('a bad reply leaves the event unanswered', async () => {
     expect(() => event.reply({ registers: { cr3: 1n } })).toThrow(failing('UNSUPPORTED'))
     expect(() => event.reply({ view: 1 } as object)).toThrow(failing('UNSUPPORTED'))
     expect(event.answered).toBe(false)
-    event.reply({ value: 4n })
+    event.reply({ value: 4n, deny: false })
     expect(event.answered).toBe(true)
     break
   }

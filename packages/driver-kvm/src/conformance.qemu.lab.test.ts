@@ -1,4 +1,5 @@
 import { closeSync, existsSync, openSync, readSync } from 'node:fs'
+import { setTimeout } from 'node:timers/promises'
 import { type Guest, register } from '@microvmi/conformance'
 import { knownPage, monitor, type QemuLab, type QemuOptions, startQemu } from '@microvmi/lab-qemu'
 import { afterAll, describe, test } from 'vitest'
@@ -71,8 +72,9 @@ async function bringUp(options: QemuOptions): Promise<{ lab: QemuLab; guest: Gue
         },
       },
     },
-    vanish() {
+    async vanish() {
       process.kill(lab.pid, 'SIGKILL')
+      while (existsSync(`/proc/${lab.pid}`)) await setTimeout(10)
     },
   }
   return { lab, guest }

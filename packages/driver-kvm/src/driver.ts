@@ -64,7 +64,10 @@ export const kvm: Driver<KvmOptions, (typeof PROMISES)[number], (typeof POSSIBLE
         throw badArgument(`memory is one of ${[...WAYS].join(', ')}, not '${memory}'`)
       }
       const { qmp, pid } = connect(vm, options.qmp, timeout)
-      return new QemuBackend(qmp, pid, timeout, memory)
+      const backend = new QemuBackend(qmp, pid, timeout, memory)
+      if ([backend.name, backend.id, qmp.path].includes(vm) || options.qmp === undefined) return backend
+      await backend.close()
+      throw new MicrovmiError('VM_NOT_FOUND', `at ${options.qmp} is '${backend.name}' (${backend.id}), not '${vm}'`)
     },
   }),
 )

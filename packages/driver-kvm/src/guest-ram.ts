@@ -164,8 +164,9 @@ export class GuestRam implements MemoryBackend {
     for (let at = start; at < end; ) {
       const data = nextData(shared.fd, at + shift, end + shift) - shift
       if (data > at) {
-        yield { address: at, length: data - at, bytes: undefined }
-        at = data
+        const length = Math.min(pieceLength, data - at)
+        yield { address: at, length, bytes: undefined }
+        at += length
         continue
       }
       const hole = nextHole(shared.fd, at + shift, end + shift) - shift

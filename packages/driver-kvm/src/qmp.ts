@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { MicrovmiError } from '@microvmi/core/driver'
 import { LineBuffer } from './line-buffer.ts'
 import { Socket } from './socket.ts'
@@ -111,16 +112,14 @@ export class Qmp {
   }
 
   #greet(): string {
+    const end = performance.now() + this.#timeout
     let message: JsonObject
     try {
-      message = this.#message(performance.now() + this.#timeout, undefined)
+      message = this.#message(Math.min(end, performance.now() + GREETING_TIME), undefined)
     } catch (error) {
       if (!(error instanceof MicrovmiError) || error.code !== 'TIMEOUT') throw error
-      throw new MicrovmiError(
-        'BUSY',
-        `QMP at ${this.#socket.path} does not greet: a monitor serves one client at a time. Close the other one, or ` +
-          'give QEMU a second one: -qmp unix:PATH,server=on,wait=off',
-      )
+      if (hasOtherClient(this.#socket.path)) throw held(this.#socket.path)
+      message = this.#message(end, undefined)
     }
     const version = object(object(message.QMP, 'greeting').version, 'version')
     const { major, minor, micro } = object(version.qemu, 'version')
@@ -167,6 +166,26 @@ export class Qmp {
 }
 
 const EVENT_LIMIT = 4096
+/** QEMU greets within a millisecond. After so many, it is worth to look whether it serves someone else. */
+const GREETING_TIME = 250
+
+/**
+ * Whether a socket's server has accepted someone's connection and lets ours wait: in /proc/net/unix, the state of the
+ * one is 03 (SS_CONNECTED, linux/net.h), of the other 02 (SS_CONNECTING).
+ */
+function hasOtherClient(path: string): boolean {
+  const lines = readFileSync('/proc/net/unix', 'utf8').split('\n')
+  const states = lines.filter((line) => line.endsWith(` ${path}`)).map((line) => line.split(/\s+/)[5])
+  return states.includes('03') && states.includes('02')
+}
+
+function held(path: string): MicrovmiError {
+  return new MicrovmiError(
+    'BUSY',
+    `QMP at ${path} has a client already, and a monitor serves one at a time. Close that one, or give QEMU a second ` +
+      'monitor: -qmp unix:PATH,server=on,wait=off',
+  )
+}
 
 function parse(line: Uint8Array): JsonObject {
   const text = decoder.decode(line)
