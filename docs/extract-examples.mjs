@@ -18,7 +18,9 @@ mkdirSync(out, { recursive: true })
 let count = 0
 for (const file of files) {
   for (const [, indent, code] of readFileSync(join(root, file), 'utf8').matchAll(FENCE)) {
-    const lines = code.split('\n').map((line) => (line.startsWith(indent) ? line.slice(indent.length) : line.trimStart().replace(/^\*$/, '')))
+    const lines = code
+      .split('\n')
+      .map((line) => (line.startsWith(indent) ? line.slice(indent.length) : line.trimStart().replace(/^\*$/, '')))
     count += 1
     writeFileSync(join(out, `${String(count).padStart(3, '0')}.ts`), `// ${file}\nexport {}\n${lines.join('\n')}`)
   }
@@ -34,10 +36,14 @@ writeFileSync(
 console.log(`${count} examples of ${files.length} files in ${relative(process.cwd(), out)}`)
 
 function list(patterns) {
-  return execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard', '--', ...patterns.map((p) => `:(glob)${p}`)], {
-    cwd: root,
-    encoding: 'utf8',
-  })
+  return execFileSync(
+    'git',
+    ['ls-files', '--cached', '--others', '--exclude-standard', '--', ...patterns.map((p) => `:(glob)${p}`)],
+    {
+      cwd: root,
+      encoding: 'utf8',
+    },
+  )
     .split('\n')
     .filter(Boolean)
 }

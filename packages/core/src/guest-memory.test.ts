@@ -32,6 +32,15 @@ test('a byte that is not memory: BAD_ADDRESS with the first such', async () => {
   expect(() => memory.write(0x1fff0, new Uint8Array(32))).toThrow(failing('BAD_ADDRESS', 0x20000))
 })
 
+test('a buffer of gigabytes is no other than a small one', async () => {
+  const { memory } = await openFake()
+  const huge = new Uint8Array(2 ** 31)
+  expect(() => memory.read(0x10000, huge)).toThrow(failing('BAD_ADDRESS', 0x20000))
+  expect(() => memory.write(0x10000, huge)).toThrow(failing('BAD_ADDRESS', 0x20000))
+  expect(memory.readMany([{ address: 0x10000, into: huge }])).toEqual([{ index: 0, address: 0x20000 }])
+  expect(() => memory.read(2 ** 52 - 4096, huge)).toThrow(failing('BAD_ARGUMENT'))
+})
+
 test.each([-1, 0.5, Number.NaN, 2 ** 52, 2 ** 53])('the address %s is refused everywhere', async (address) => {
   const { memory } = await openFake()
   const byte = new Uint8Array(1)

@@ -55,36 +55,39 @@ test('lifecycle events: what others do is told, our own pauses are not', async (
   await vm.close()
 })
 
-test.each(['file', 'private'] as const)('QEMU killed, RAM %s: VM_GONE from every call, at once', async (ram) => {
-  const lab = await startQemu({ ram, paused: true })
-  const vm = await open(kvm, { vm: lab.qmp, require: ['memory.write'] })
-  const into = new Uint8Array(4096)
-  vm.memory.read(0x10_0000, into)
-  process.kill(lab.pid, 'SIGKILL')
-  const started = performance.now()
-  const reading = async () => {
-    for (;;) {
-      vm.memory.read(0x10_0000, into)
-      await setTimeout(1)
+test.for(['file', 'private'] as const)(
+  'QEMU killed, RAM %s: VM_GONE from every call, at once',
+  async (ram, context) => {
+    const lab = await prepared(context, () => startQemu({ ram, paused: true }))
+    const vm = await open(kvm, { vm: lab.qmp, require: ['memory.write'] })
+    const into = new Uint8Array(4096)
+    vm.memory.read(0x10_0000, into)
+    process.kill(lab.pid, 'SIGKILL')
+    const started = performance.now()
+    const reading = async () => {
+      for (;;) {
+        vm.memory.read(0x10_0000, into)
+        await setTimeout(1)
+      }
     }
-  }
-  await expect(reading()).rejects.toEqual(failing('VM_GONE'))
-  const calls = [
-    () => vm.memory.regions(),
-    () => vm.memory.write(0x10_0000, into),
-    () => vm.readRegisters(0),
-    () => vm.writeRegisters(0, { rax: 1n }),
-    () => vm.runState(),
-    () => vm.setRunState('running'),
-    () => vm.pause(),
-  ]
-  for (const call of calls) expect(call).toThrow(failing('VM_GONE'))
-  const piece = vm.memory.pieces()[Symbol.asyncIterator]().next()
-  await expect(piece).rejects.toEqual(failing('VM_GONE'))
-  expect(performance.now() - started).toBeLessThan(5000)
-  await vm.close()
-  await lab.stop()
-})
+    await expect(reading()).rejects.toEqual(failing('VM_GONE'))
+    const calls = [
+      () => vm.memory.regions(),
+      () => vm.memory.write(0x10_0000, into),
+      () => vm.readRegisters(0),
+      () => vm.writeRegisters(0, { rax: 1n }),
+      () => vm.runState(),
+      () => vm.setRunState('running'),
+      () => vm.pause(),
+    ]
+    for (const call of calls) expect(call).toThrow(failing('VM_GONE'))
+    const piece = vm.memory.pieces()[Symbol.asyncIterator]().next()
+    await expect(piece).rejects.toEqual(failing('VM_GONE'))
+    expect(performance.now() - started).toBeLessThan(5000)
+    await vm.close()
+    await lab.stop()
+  },
+)
 
 test('windows that were kept after close show zeros and do not end the process', async (context) => {
   await using lab = await prepared(context, () => startQemu({ paused: true }))
@@ -105,7 +108,7 @@ test('without the right to look into QEMU: shared RAM by its file, private RAM t
     ['file', 'shared RAM, mapped'],
     ['private', 'QMP pmemsave (slow, reads only)'],
   ] as const) {
-    await using lab = await startQemu({ ram, paused: true })
+    await using lab = await prepared(context, () => startQemu({ ram, paused: true }))
     const program = `
       import { open } from '@microvmi/core'
       import { kvm } from '${new URL('./index.ts', import.meta.url).href}'

@@ -63,9 +63,9 @@ test('writes reach the guest, and not its ROM', async (context) => {
   }
 })
 
-test.each(['q35', 'pc'] as const)('5 GiB on %s: the hole below 4 GiB is none of memory', async (machine) => {
+test.for(['q35', 'pc'] as const)('5 GiB on %s: the hole below 4 GiB is none of memory', async (machine, context) => {
   const options: QemuOptions = { machine, memoryMiB: 5 * 1024, paused: true }
-  await using lab = await startQemu(options)
+  await using lab = await prepared(context, () => startQemu(options))
   await using vm = await open(kvm, { vm: lab.qmp })
   const { ranges } = vm.memory.regions()
   const ram = ranges.filter(({ kind }) => kind === 'ram')

@@ -40,7 +40,7 @@ export async function startPeer(script: string) {
   }
 }
 
-export const GREETING =
+const GREETING =
   '{"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "capabilities": []}}\\n'
 
 /** A peer that speaks QMP: `answers` is the source of an object of functions by command, of the command's arguments. */

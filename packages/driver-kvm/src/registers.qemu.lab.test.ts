@@ -1,21 +1,23 @@
 import { readdirSync } from 'node:fs'
 import { open } from '@microvmi/core'
 import { monitor, prepared, type QemuLab, startQemu } from '@microvmi/lab-qemu'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeEach, describe, expect, test } from 'vitest'
 import { kvm } from './index.ts'
 import { parseInfoRegisters } from './info-registers.ts'
 
+let started: QemuLab | undefined
 let lab: QemuLab
-beforeAll(async () => {
-  lab = await startQemu({ vcpus: 2, cpu: 'max', memoryMiB: 256 })
+beforeEach(async (context) => {
+  started ??= await prepared(context, () => startQemu({ vcpus: 2, cpu: 'max', memoryMiB: 256 }))
+  lab = started
   await lab.ready()
 })
-afterAll(() => lab?.stop())
+afterAll(() => started?.stop())
 
 const status = async () => (await monitor(lab.ownQmp, 'query-status')) as { status: string; running: boolean }
 
 describe.each(['running', 'paused'] as const)('a VM that is %s', (state) => {
-  beforeAll(async () => {
+  beforeEach(async () => {
     await monitor(lab.ownQmp, state === 'paused' ? 'stop' : 'cont')
   })
 

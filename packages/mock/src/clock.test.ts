@@ -133,7 +133,10 @@ async function run(program: string): Promise<string> {
     process.on('exit', () => console.log('end'))
     ${program}`
   const cwd = fileURLToPath(new URL('..', import.meta.url))
-  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', source], { cwd, timeout: 20_000 })
+  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', source], {
+    cwd,
+    timeout: 20_000,
+  })
   let output = ''
   child.stdout.on('data', (data) => {
     output += data

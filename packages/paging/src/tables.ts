@@ -1,7 +1,7 @@
 import type { PagingMode } from './mode.ts'
 
 /** One level of paging structures, the first one first. */
-export interface Level {
+interface Level {
   /** The lowest bit of the virtual address that selects an entry. */
   readonly shift: number
   /** How many bits select it. */
