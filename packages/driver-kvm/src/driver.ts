@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { badArgument, type Driver, defineDriver, MicrovmiError, register, type VmListing } from '@microvmi/core/driver'
 import { POSSIBLE, PROMISES, QemuBackend } from './backend.ts'
@@ -75,6 +75,7 @@ export const kvm: Driver<KvmOptions, (typeof PROMISES)[number], (typeof POSSIBLE
 /** A QMP connection to the VM of that name, pid or socket. */
 function connect(vm: string, socket: string | undefined, timeout: number): { qmp: Qmp; pid: number } {
   if (socket !== undefined) return connectTo([socket], timeout)
+  if (vm.startsWith('/') && existsSync(vm)) return connectTo([vm], timeout)
   const processes = qemuProcesses()
   const named = processes.filter(({ name, uuid }) => name === vm || uuid === vm)
   const [first, second] = named.length > 0 ? named : processes.filter(({ pid }) => String(pid) === vm)
@@ -89,7 +90,6 @@ function connect(vm: string, socket: string | undefined, timeout: number): { qmp
     if (hindrance) throw new MicrovmiError('BUSY', `${vm}: ${hindrance}`)
     return connectTo(first.qmp, timeout)
   }
-  if (vm.startsWith('/')) return connectTo([vm], timeout)
   const names = processes.map(({ name, pid }) => `${name} (${pid})`).join(', ')
   throw new MicrovmiError(
     'VM_NOT_FOUND',

@@ -68,6 +68,7 @@ export class ProcessMemory implements HostMemory {
 
   /** Many reads in as few calls as possible. `hostAddresses[i]` is where `reads[i]` is, or 0: not to be read. */
   readMany(reads: readonly ScatteredRead[], hostAddresses: Float64Array): void {
+    const { buffer } = this.#scratch.bytes
     for (let first = 0; first < reads.length; ) {
       this.#start()
       let next = first
@@ -82,7 +83,8 @@ export class ProcessMemory implements HostMemory {
       for (let index = first; index < next; index++) {
         const into = reads[index]?.into
         if (into === undefined || into.length === 0 || hostAddresses[index] === 0) continue
-        into.set(this.#scratch.bytes.subarray(offset, offset + into.length))
+        // A plain view costs half of what subarray() does.
+        into.set(new Uint8Array(buffer, offset, into.length))
         offset += into.length
       }
       const single = reads[next]
