@@ -38,6 +38,8 @@ export class Gdb {
   readonly #timeout: number
   readonly #packets = new PacketReader()
   #registers: Map<string, GdbRegister> | undefined
+  /** The vCPU that has stopped last, by the stub's word. */
+  #current: number | undefined
 
   constructor(path: string, timeout: number) {
     this.#socket = new Socket(path, 'the gdbstub')
@@ -124,6 +126,7 @@ export class Gdb {
   /** Takes every breakpoint and watchpoint of a vCPU out, also those of a client that was killed. */
   removeAll(vcpu: number): void {
     this.#ask(`Hc${thread(vcpu)}`)
+    this.#current = vcpu
     // `?` removes the points of the vCPU that is selected for running (gdbstub.c, handle_target_halt).
     const answer = this.#ask('?')
     if (!parseStopReply(answer)) throw refused('the reason of the stop', answer)
@@ -145,7 +148,15 @@ export class Gdb {
    * `patience` milliseconds: the vCPU waits for an interrupt, and the VM runs until `interrupt`.
    */
   step(vcpu: number, patience: number = this.#timeout): StopReply | undefined {
-    this.#send(encodePacket(step(vcpu)))
+    // A step that is cut off leaves its vCPU in single-step mode, for ever deaf to interrupts, unless it is the
+    // current one (gdbstub.c, gdb_vm_state_change).
+    if (vcpu === this.#current) {
+      this.#send(encodePacket(step(vcpu)))
+    } else {
+      const answer = this.#next(this.#send(encodePacket(`Hc${thread(vcpu)}`) + encodePacket(step(vcpu))))
+      if (answer !== 'OK') throw refused(`vCPU ${vcpu}`, answer)
+      this.#current = vcpu
+    }
     try {
       return this.#stopped(performance.now() + patience)
     } catch (error) {
@@ -229,7 +240,10 @@ export class Gdb {
 
   #stopReply(packet: string): StopReply {
     const stop = parseStopReply(packet)
-    if (stop) return stop
+    if (stop) {
+      this.#current = stop.vcpu
+      return stop
+    }
     throw new MicrovmiError('PROTOCOL', `the gdbstub says '${packet.slice(0, 40)}' while the VM runs`)
   }
 

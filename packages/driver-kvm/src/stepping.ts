@@ -4,8 +4,13 @@ import type { Debugger } from './watchers/watcher.ts'
 
 /** Milliseconds for an instruction. One that waits for an interrupt does not end: interrupts are kept away. */
 const STEP_TIME = 100
-/** The same while every vCPU steps in turn, with interrupts let in. */
+/** The same while every vCPU steps in turn: one that waits gets its interrupt at its next turn. */
 const TURN_TIME = 20
+/**
+ * After so many steps an interrupt may come in. Timers go by the host's time: let in at once, a guest that is stepped
+ * would be in its timer's handler for ever.
+ */
+const STEPS_PER_INTERRUPT = 4096
 /** How often a step is tried that another vCPU's late stop has cut off. */
 const STEP_TRIES = 4
 const INT3 = Uint8Array.of(0xcc)
@@ -17,6 +22,8 @@ export class Stepping {
   /** Unknown at first: the stub keeps it from one connection to the next. */
   #takesInterrupts: boolean | undefined
   #turn = 0
+  /** Of each vCPU, since it could take an interrupt. */
+  readonly #steps: number[] = []
 
   constructor(run: QemuRunState, debugging: Debugger) {
     this.#run = run
@@ -61,8 +68,14 @@ export class Stepping {
 
   /** One instruction of the vCPU whose turn it is; `undefined`: it waits for an interrupt. */
   stepNext(): StopReply | undefined {
-    this.letInterruptsIn(true)
-    return this.#run.step(this.#debugging.gdb, this.#turn++ % this.#debugging.vcpuCount, TURN_TIME)
+    const { gdb, vcpuCount } = this.#debugging
+    const vcpu = this.#turn++ % vcpuCount
+    const steps = (this.#steps[vcpu] ?? 0) + 1
+    const isDue = steps >= STEPS_PER_INTERRUPT
+    this.letInterruptsIn(isDue)
+    const reply = this.#run.step(gdb, vcpu, TURN_TIME)
+    this.#steps[vcpu] = !reply ? STEPS_PER_INTERRUPT : isDue ? 0 : steps
+    return reply
   }
 
   letInterruptsIn(during: boolean): void {
