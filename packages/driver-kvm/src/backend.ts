@@ -12,6 +12,7 @@ import { PrivateDirectory } from './private-directory.ts'
 import { ProcMemory } from './proc-memory.ts'
 import { ProcessMemory } from './process-memory.ts'
 import { array, type Qmp } from './qmp.ts'
+import { recover } from './recovery.ts'
 import { QemuRegisters } from './registers.ts'
 import { QemuRunState } from './run-state.ts'
 
@@ -104,6 +105,8 @@ export class QemuBackend implements BackendWith<(typeof PROMISES)[number]> {
     }
     const stub = new GdbStub(qmp, this.#directory, timeout)
     this.running = new QemuRunState(qmp, stub)
+    const recovered = recover(qmp, stub, this.running, this.vcpuCount)
+    if (recovered !== undefined) warnings.push(recovered)
     this.registers = new QemuRegisters(qmp, this.running, this.#directory)
     this.msr = new QemuMsrs(this.registers)
     const code = new CodeMemory(this.memory)

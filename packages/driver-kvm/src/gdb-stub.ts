@@ -1,4 +1,4 @@
-import { rmSync } from 'node:fs'
+import { existsSync, rmSync } from 'node:fs'
 import { MicrovmiError } from '@microvmi/core/driver'
 import { Gdb } from './gdb.ts'
 import { isLeftover, type PrivateDirectory } from './private-directory.ts'
@@ -48,9 +48,13 @@ export class GdbStub {
   #start(): string {
     const path = this.#present()
     if (path !== undefined && !isLeftover(path)) return path
+    // QEMU makes no second one beside the first.
+    if (path !== undefined) this.#qmp.human('gdbserver none')
     this.#ours = this.#directory.path('gdb')
-    this.#qmp.human(`gdbserver unix:${this.#ours},server=on,wait=off`)
-    return this.#ours
+    const answer = this.#qmp.human(`gdbserver unix:${this.#ours},server=on,wait=off`)
+    if (existsSync(this.#ours)) return this.#ours
+    this.#ours = undefined
+    throw new MicrovmiError('HYPERVISOR', `QEMU starts no gdbstub: ${answer.trim()}`)
   }
 
   #stop(): void {
