@@ -27,7 +27,7 @@ export async function jobOf(
   return {
     command: words,
     files,
-    environment: { MICROVMI_KVM_GUEST: '/guest', NODE_OPTIONS: '--enable-source-maps' },
+    environment: { MICROVMI_KVM_GUEST: '/guest', NODE_OPTIONS: '--enable-source-maps', NO_COLOR: '1' },
   }
 }
 

@@ -41,47 +41,51 @@ export async function machineImage(): Promise<MachineImage> {
   const [release] = readdirSync(join(root, 'lib/modules'))
   if (release === undefined) throw new Error(`there is no kernel in ${root}`)
   const kernel = join(root, 'boot', `vmlinuz-${release}`)
-  const guest = await guestInitramfs()
+  const modules = join(root, 'lib/modules', release, 'kernel')
+  const sources = await sourcesOf(root, modules, { kernel, initrd: await guestInitramfs() })
   const key = createHash('sha256')
-    .update([root, process.execPath, process.version, guest, MODULES, JSON.stringify(FIRMWARE)].join('\n'))
+    .update(JSON.stringify([process.version, ...sources]))
     .update(readFileSync(INIT))
     .digest('hex')
     .slice(0, 16)
-  const directory = await once(`kvm-lab/machine-${key}`, async (made) => {
-    const modules = join(root, 'lib/modules', release, 'kernel')
-    writeFileSync(join(made, 'initrd'), cpio(await entriesOf(root, modules, { kernel, guest })))
+  const directory = await once(`kvm-lab/machine-${key}`, (made) => {
+    writeFileSync(join(made, 'initrd'), cpio(entriesOf(sources)))
   })
   return { kernel, initrd: join(directory, 'initrd') }
 }
 
-async function entriesOf(
+/** Where each file of the machine is on this one. */
+async function sourcesOf(
   root: string,
   modules: string,
-  { kernel, guest }: { kernel: string; guest: string },
-): Promise<CpioEntry[]> {
+  guest: { kernel: string; initrd: string },
+): Promise<Map<string, string>> {
+  const programs = {
+    'usr/bin/node': process.execPath,
+    'usr/bin/qemu-system-x86_64': join(root, 'usr/bin/qemu-system-x86_64'),
+    'usr/bin/setpriv': join(root, 'usr/bin/setpriv'),
+  }
   const sources = new Map<string, string>([
     ['init', INIT],
     ['bin/busybox', join(root, 'bin/busybox')],
-    ['usr/bin/node', process.execPath],
-    ['usr/bin/qemu-system-x86_64', join(root, 'usr/bin/qemu-system-x86_64')],
-    ['usr/bin/setpriv', join(root, 'usr/bin/setpriv')],
     ['lib64/ld-linux-x86-64.so.2', join(root, 'lib64/ld-linux-x86-64.so.2')],
-    ['guest/kernel', kernel],
-    ['guest/initrd', guest],
+    ['guest/kernel', guest.kernel],
+    ['guest/initrd', guest.initrd],
+    ...Object.entries(programs),
   ])
-  for (const program of ['usr/bin/node', 'usr/bin/qemu-system-x86_64', 'usr/bin/setpriv']) {
-    for (const library of await librariesOf(sources.get(program) ?? '', root)) {
-      if (library.startsWith(`${root}/lib64/`)) continue
-      sources.set(library.slice(root.length + 1), library)
-    }
+  for (const program of Object.values(programs)) {
+    for (const library of await librariesOf(program, root)) sources.set(library.slice(root.length + 1), library)
   }
   for (const module of MODULES) sources.set(`modules/${baseName(module)}.ko`, join(modules, `${module}.ko`))
   for (const [directory, files] of Object.entries(FIRMWARE)) {
     for (const file of files) sources.set(`${directory}/${file}`, join(root, directory, file))
   }
-  const paths = [...sources.keys(), 'modules/order', 'dev/console']
+  return sources
+}
+
+function entriesOf(sources: ReadonlyMap<string, string>): CpioEntry[] {
   return [
-    ...directoriesOf(paths),
+    ...directoriesOf([...sources.keys(), 'modules/order', 'dev/console']),
     { path: 'dev/console', type: 'console' },
     { path: 'modules/order', type: 'file', data: MODULES.map(baseName).join('\n') },
     ...[...sources].map(([path, source]): CpioEntry => {

@@ -1,13 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer, type Server } from 'node:net'
-import { tmpdir } from 'node:os'
+import { closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Writable } from 'node:stream'
-import { type CpioEntry, cpio, directoriesOf } from '@microvmi/lab-qemu'
+import { type CpioEntry, cpio, createRunDirectory, directoriesOf, noteOwner } from '@microvmi/lab-qemu'
 import { machineImage } from './machine-image.ts'
 import { outerQemu } from './outer-qemu.ts'
+import { lines, Port } from './port.ts'
 
 /** What the outer machine is to do. */
 export interface Job {
@@ -17,62 +16,86 @@ export interface Job {
   readonly environment?: Readonly<Record<string, string>>
   readonly stdout: Writable
   readonly stderr: Writable
+  /** Takes each line that the command writes to the port `RESULTS`. */
+  readonly result?: (line: string) => void
   /** Milliseconds from power-on to the command's end. */
   readonly timeout: number
+  /** Turns the machine off. */
+  readonly signal?: AbortSignal
 }
 
 /** Vendor, SVM and nested paging of AMD; without what Debian 12's KVM trips over in emulation, and without slow vectors. */
 const PROCESSOR = 'EPYC,+svm,+npt,-smap,-monitor,-xsave,-avx,-avx2,-fma,-f16c'
 const MEMORY = '2048'
 const KERNEL_ARGUMENTS = 'console=ttyS0 mitigations=off nokaslr quiet loglevel=4 tsc=reliable panic=-1'
-const PORTS = ['stdout', 'stderr', 'status'] as const
+
+/** Its serial ports: /dev/vport0p1 and on. What it writes to one is here before what it then writes to the next. */
+const PORTS = ['stdout', 'stderr', 'results', 'status'] as const
+
+/** Where a command finds the port of the results. */
+export const RESULTS = `/dev/vport0p${PORTS.indexOf('results') + 1}`
 
 /** Boots an outer machine, runs a command in it, and returns the command's exit status. The machine is gone then. */
 export async function runInMachine(job: Job): Promise<number> {
   const [{ command, leading }, { kernel, initrd }] = await Promise.all([outerQemu(), machineImage()])
-  const directory = mkdtempSync(join(tmpdir(), 'microvmi-kvm-'))
+  const directory = createRunDirectory()
   const path = (name: string) => join(directory, name)
-  const servers: Server[] = []
+  const off = new AbortController()
+  let status: number | undefined
+  const takers = {
+    stdout: (bytes: Buffer) => job.stdout.write(bytes),
+    stderr: (bytes: Buffer) => job.stderr.write(bytes),
+    results: lines(job.result ?? (() => undefined)),
+    status: lines((line) => {
+      status = Number(line)
+      off.abort()
+    }),
+  }
+  const ports = PORTS.map((name) => new Port(path(name), takers[name]))
   let child: ChildProcess | undefined
   try {
     writeFileSync(path('job'), archiveOf(job))
-    const status: Buffer[] = []
-    const ended = PORTS.map((port) => {
-      const server = createServer()
-      servers.push(server)
-      server.listen(path(port))
-      return once(server, 'connection').then(async ([socket]) => {
-        for await (const bytes of socket) {
-          if (port === 'status') status.push(bytes)
-          else job[port].write(bytes)
-          // The machine writes the status after all else.
-          if (port === 'status' && Buffer.concat(status).includes('\n')) child?.kill('SIGKILL')
-        }
-      })
-    })
-    await Promise.all(servers.map((server) => once(server, 'listening')))
-    const log = openSync(path('log'), 'w')
+    await Promise.all(ports.map((port) => port.listening()))
+    const log = openSync(path('log'), 'w', 0o600)
     // The kernel ends the emulator when its parent has ended: no path leaves one behind.
-    child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', command, ...leading, ...argumentsOf(kernel, initrd, path)], {
-      stdio: ['ignore', log, log],
-    })
+    const guard = ['--pdeathsig', 'KILL', '--', command, ...leading]
+    child = spawn('setpriv', [...guard, ...argumentsOf(kernel, initrd, path)], { stdio: ['ignore', log, log] })
     closeSync(log)
-    const exit = once(child, 'exit')
-    const timer = setTimeout(() => child?.kill('SIGKILL'), job.timeout)
-    await exit
-    clearTimeout(timer)
-    const text = Buffer.concat(status).toString()
-    if (!/^\d+\n/.test(text)) {
-      const told = ['log', 'console'].map((name) => readFileSync(path(name), 'latin1').slice(-4000))
-      throw new Error(`the outer machine told no exit status within ${job.timeout} ms.\n${told.join('\n')}`)
-    }
-    await Promise.all(ended)
-    return Number(text)
+    if (child.pid !== undefined) noteOwner(directory, child.pid)
+    const limit = AbortSignal.any([off.signal, AbortSignal.timeout(job.timeout), ...(job.signal ? [job.signal] : [])])
+    await ending(child, limit)
+    if (status === undefined) throw new Error(silence(job, path))
+    await Promise.all(ports.map((port) => port.ended))
+    return status
   } finally {
-    child?.kill('SIGKILL')
-    for (const server of servers) server.close()
+    if (child !== undefined) kill(child)
+    for (const port of ports) port[Symbol.dispose]()
     rmSync(directory, { recursive: true, force: true })
   }
+}
+
+/** Waits until a process has ended, and kills it when the signal comes. */
+async function ending(child: ChildProcess, limit: AbortSignal): Promise<void> {
+  const end = () => kill(child)
+  if (limit.aborted) end()
+  limit.addEventListener('abort', end, { once: true })
+  try {
+    await once(child, 'exit')
+  } finally {
+    limit.removeEventListener('abort', end)
+  }
+}
+
+/** Of a program that could not be started there is no process: the kernel would take 0 for our own group. */
+function kill(child: ChildProcess): void {
+  if (child.pid !== undefined) child.kill('SIGKILL')
+}
+
+/** Why there is no exit status. */
+function silence({ timeout, signal }: Job, path: (name: string) => string): string {
+  if (signal?.aborted) return 'the outer machine was turned off before its command had ended'
+  const told = ['log', 'console'].map((name) => (existsSync(path(name)) ? readFileSync(path(name), 'latin1') : ''))
+  return `the outer machine told no exit status within ${timeout / 1000} s. What it said last:\n${told.join('\n').slice(-4000)}`
 }
 
 function archiveOf({ command, files, environment = {} }: Job): Buffer {

@@ -148,7 +148,8 @@ class RunningGuest implements QemuLab {
   }
 
   async stop(): Promise<void> {
-    this.#child.kill('SIGKILL')
+    // Of a program that could not be started there is no process: the kernel would take 0 for our own group.
+    if (this.#child.pid !== undefined) this.#child.kill('SIGKILL')
     await Promise.race([this.#ended, setTimeout(STOP_DEADLINE, undefined, { ref: false })])
     rmSync(this.directory, { recursive: true, force: true })
   }
