@@ -1,7 +1,7 @@
 import { MicrovmiError, type Patches } from '@microvmi/core/driver'
 import type { CodeMemory } from './code-memory.ts'
-import { type Gdb, POINT, type PointType } from './gdb.ts'
-import type { Watcher } from './watchers/watcher.ts'
+import { POINT, type PointType } from './gdb.ts'
+import type { Attached, Watcher } from './watchers/watcher.ts'
 
 /** A breakpoint or watchpoint in the stub, for all that asked for it. */
 export interface Point {
@@ -58,72 +58,72 @@ export class Breakpoints {
   }
 
   /** Inserts what is not there yet. Throws `BUSY` when the debug registers are used up, `UNSUPPORTED` for a type. */
-  insert(gdb: Gdb, request: PointRequest, user: Watcher): Point {
+  insert(attached: Attached, request: PointRequest, user: Watcher): Point {
     const { type, address, length, orSoftware } = request
     const present = this.#kept(type)
       .get(address)
       ?.find(
         (point) => point.length === length && (point.type === type || (orSoftware && point.type === POINT.software)),
       )
-    const point = present ?? this.#insert(gdb, request)
+    const point = present ?? this.#insert(attached, request)
     point.users.add(user)
     return point
   }
 
-  #insert(gdb: Gdb, request: PointRequest): Point {
+  #insert(attached: Attached, request: PointRequest): Point {
     const { address, length, orSoftware } = request
     if (request.type !== POINT.software) {
-      const result = gdb.insert(request.type, address, length)
+      const result = attached.gdb.insert(request.type, address, length)
       if (result === 'inserted') return this.#add(request, undefined)
       if (result === 'unsupported') throw unsupported(request)
       if (!orSoftware) throw usedUp(request)
     }
-    return this.#insertSoftware(gdb, { ...request, type: POINT.software })
+    return this.#insertSoftware(attached, { ...request, type: POINT.software })
   }
 
   /** One of those who asked for a point does so no more. */
-  remove(gdb: Gdb, point: Point, user: Watcher): void {
+  remove(attached: Attached, point: Point, user: Watcher): void {
     point.users.delete(user)
     if (point.users.size > 0) return
     const kept = this.#kept(point.type)
     const others = (kept.get(point.address) ?? []).filter((other) => other !== point)
     if (others.length > 0) kept.set(point.address, others)
     else kept.delete(point.address)
-    this.takeOut(gdb, point)
+    this.takeOut(attached, point)
     if (point.patched !== undefined) this.#patches.remove(point.patched)
   }
 
   /** Takes a point out of the guest, to put it back soon: the vCPU has to get over it. */
-  takeOut(gdb: Gdb, point: Point): void {
+  takeOut(attached: Attached, point: Point): void {
     const { type, address, length, patched, cr3 } = point
     if (patched === undefined) {
-      gdb.remove(type, address, length)
+      attached.gdb.remove(type, address, length)
       return
     }
     const original = this.#patches.original(patched)
-    this.#memory.inAddressSpace(gdb, cr3, () => gdb.remove(type, address, length))
+    this.#memory.inAddressSpace(attached, cr3, () => attached.gdb.remove(type, address, length))
     // Where the address leads elsewhere now, the stub leaves its byte behind (and may say OK).
     if (original !== undefined && this.#memory.readByte(patched) === INT3) this.#memory.writeByte(patched, original)
   }
 
   /** Puts it back. */
-  putBack(gdb: Gdb, { type, address, length, patched, cr3 }: Point): void {
-    const insert = () => gdb.insert(type, address, length)
-    const result = patched === undefined ? insert() : this.#memory.inAddressSpace(gdb, cr3, insert)
+  putBack(attached: Attached, { type, address, length, patched, cr3 }: Point): void {
+    const insert = () => attached.gdb.insert(type, address, length)
+    const result = patched === undefined ? insert() : this.#memory.inAddressSpace(attached, cr3, insert)
     if (result !== 'inserted') {
       throw new MicrovmiError('HYPERVISOR', `the breakpoint at 0x${address.toString(16)} cannot be put back`)
     }
   }
 
-  #insertSoftware(gdb: Gdb, request: PointRequest): Point {
+  #insertSoftware(attached: Attached, request: PointRequest): Point {
     const { type, address, length, cr3 } = request
     if (!this.#onKvm) {
-      if (gdb.insert(type, address, length) !== 'inserted') throw unsupported(request)
+      if (attached.gdb.insert(type, address, length) !== 'inserted') throw unsupported(request)
       return this.#add(request, undefined)
     }
-    const { patched, space } = this.#memory.locate(gdb, address, cr3)
+    const { patched, space } = this.#memory.locate(attached, address, cr3)
     const original = this.#memory.readByte(patched)
-    const result = this.#memory.inAddressSpace(gdb, space, () => gdb.insert(type, address, length))
+    const result = this.#memory.inAddressSpace(attached, space, () => attached.gdb.insert(type, address, length))
     if (result !== 'inserted') {
       throw new MicrovmiError('HYPERVISOR', `QEMU refuses a software breakpoint at 0x${address.toString(16)}`)
     }

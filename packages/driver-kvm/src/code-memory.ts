@@ -1,10 +1,12 @@
 import { type MemoryBackend, MicrovmiError, pageFrame, type Registers, type ScatteredRead } from '@microvmi/core/driver'
 import { AddressSpace, type Mapping, mappings, type PhysicalMemory, pagingOf } from '@microvmi/paging'
-import type { Gdb } from './gdb.ts'
-import type { GdbLayout } from './gdb-registers.ts'
+import type { Attached } from './watchers/watcher.ts'
 
-/** So much code is looked through at most: a kernel has some ten MiB, hostile tables may describe any amount. */
-const CODE_LIMIT = 512 * 2 ** 20
+/**
+ * So much code is looked through at most, while the guest stands still. A kernel has some ten MiB; while it boots all
+ * of memory may be executable, and hostile tables may describe any amount.
+ */
+const CODE_LIMIT = 256 * 2 ** 20
 const PIECE = 2 ** 20
 
 /** The guest's code, by virtual addresses, through its own page tables. */
@@ -12,7 +14,6 @@ export class CodeMemory {
   readonly #memory: Required<Pick<MemoryBackend, 'read' | 'write'>>
   readonly #physical: PhysicalMemory
   readonly #byte = new Uint8Array(1)
-  layout: GdbLayout | undefined
 
   constructor(memory: Required<Pick<MemoryBackend, 'read' | 'write'>>) {
     this.#memory = memory
@@ -59,9 +60,7 @@ export class CodeMemory {
       for (const [address, physical, length] of piecesOf(mapping)) {
         const kept = address === end ? OVERLAP : 0
         total += length
-        if (total > CODE_LIMIT) {
-          throw new MicrovmiError('PROTOCOL', `the guest's kernel claims over ${CODE_LIMIT} bytes of code`)
-        }
+        if (total > CODE_LIMIT) return
         const bytes = buffer.subarray(OVERLAP - kept, OVERLAP + length)
         if (this.#memory.read(physical, bytes.subarray(kept)) !== length) {
           end = undefined
@@ -75,8 +74,8 @@ export class CodeMemory {
   }
 
   /** Where a virtual address leads in the address space of `cr3`, or of the selected vCPU. */
-  locate(gdb: Gdb, address: bigint, cr3: bigint | undefined): { patched: number; space: bigint } {
-    const registers = this.#present(gdb)
+  locate({ gdb, layout }: Attached, address: bigint, cr3: bigint | undefined): { patched: number; space: bigint } {
+    const registers = layout.registers(gdb.readAll())
     const space = cr3 ?? registers.cr3
     const at = new AddressSpace(this.#physical, pagingOf({ ...registers, cr3: space })).translate(address)
     if (at) return { patched: at.physicalAddress, space }
@@ -88,7 +87,7 @@ export class CodeMemory {
   }
 
   /** Does `work` with the selected vCPU in another address space. The VM is stopped: the guest sees nothing of it. */
-  inAddressSpace<T>(gdb: Gdb, cr3: bigint | undefined, work: () => T): T {
+  inAddressSpace<T>({ gdb }: Attached, cr3: bigint | undefined, work: () => T): T {
     const register = gdb.registers().get('cr3')
     if (cr3 === undefined || !register) return work()
     const present = gdb.read(register)
@@ -99,11 +98,6 @@ export class CodeMemory {
     } finally {
       gdb.write(register, present)
     }
-  }
-
-  #present(gdb: Gdb): Registers {
-    if (!this.layout) throw new MicrovmiError('HYPERVISOR', 'no debugger is attached')
-    return this.layout.registers(gdb.readAll())
   }
 }
 

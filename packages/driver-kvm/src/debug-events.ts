@@ -255,14 +255,11 @@ export class DebugEvents implements Debugging {
     const vcpuCount = this.#parts.vcpuCount()
     const gdb = run.attach(this)
     try {
-      const described = gdb.registers()
-      const layout = new GdbLayout(described)
-      const rip = described.get('rip')
-      if (!rip) throw new MicrovmiError('PROTOCOL', 'the gdbstub describes no register rip')
+      const layout = new GdbLayout(gdb.registers())
       // What is in a stub of ours is what a process that was killed has left.
       if (stub.isOurs) for (let vcpu = 0; vcpu < vcpuCount; vcpu++) gdb.removeAll(vcpu)
       const debugging: Debugger = {
-        ...{ gdb, layout, rip, points, code, onKvm, vcpuCount },
+        ...{ gdb, layout, points, code, onKvm, vcpuCount },
         registers: (vcpu) => registers.readStopped(vcpu),
         whileStopped: (work) => this.#attempt(() => run.whileStopped(work)),
       }
@@ -296,7 +293,7 @@ function isSame(a: Sight, b: Sight): boolean {
   return a.kind === b.kind && Object.entries(a.fields).every(([name, value]) => value === Object(b.fields)[name])
 }
 
-function ripOf(vcpu: number, { gdb, rip }: Debugger): bigint {
+function ripOf(vcpu: number, { gdb, layout }: Debugger): bigint {
   gdb.select(vcpu)
-  return gdb.read(rip)
+  return layout.word(gdb.readAll(), 'rip')
 }

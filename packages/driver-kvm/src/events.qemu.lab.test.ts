@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
@@ -179,35 +178,6 @@ test('QEMU killed while an event is held', async (context) => {
     }
   })()
   await expect(loop).rejects.toEqual(failing('VM_GONE'))
-})
-
-test('an app that is killed while it holds the guest: the next one lets it go', async (context) => {
-  const lab = await prepared(context, () => startQemu({ memoryMiB: 256, vcpus: 2 }))
-  const { marks } = await lab.ready()
-  const app = `
-    import { open } from '@microvmi/core'
-    import { kvm } from '@microvmi/driver-kvm'
-    const vm = await open(kvm, { vm: ${JSON.stringify(lab.qmp)} })
-    for await (const event of vm.intercept({ kind: 'breakpoint', address: ${marks.landmark}n })) {
-      event.hold()
-      console.log('held')
-    }`
-  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', app], {
-    cwd: new URL('..', import.meta.url),
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
-  await once(child.stdout, 'data')
-  child.kill('SIGKILL')
-  await once(child, 'close')
-  expect(await monitor(lab.ownQmp, 'query-status')).toMatchObject({ status: 'debug' })
-  const vm = await open(kvm, { vm: lab.qmp })
-  expect(vm.info.warnings.join()).toContain('the guest, which they held, goes on')
-  const landmarks = () => vm.memory.readUint64(marks.counters)
-  const before = landmarks()
-  await until('the guest comes by where the breakpoint was', () => landmarks() > before + 10n)
-  await vm.close()
-  expect(await chardevs(lab)).not.toContain('gdb')
-  await lab.stop()
 })
 
 async function chardevs(lab: QemuLab): Promise<string[]> {

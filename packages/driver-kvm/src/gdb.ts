@@ -38,6 +38,8 @@ export class Gdb {
   readonly #timeout: number
   readonly #packets = new PacketReader()
   #registers: Map<string, GdbRegister> | undefined
+  /** `g` was sent for the selected vCPU since it has stopped. */
+  #isSynchronized = false
   /** The vCPU that has stopped last, by the stub's word. */
   #current: number | undefined
 
@@ -76,10 +78,12 @@ export class Gdb {
   select(vcpu: number): void {
     const answer = this.#ask(`Hg${thread(vcpu)}`)
     if (answer !== 'OK') throw refused(`vCPU ${vcpu}`, answer)
+    this.#isSynchronized = false
   }
 
   /** The selected vCPU's register. */
   read({ name, number, bits }: GdbRegister): bigint {
+    this.#synchronize()
     const answer = this.#ask(`p${number.toString(16)}`)
     if (answer.length !== bits / 4 || !/^[0-9a-f]+$/.test(answer)) throw refused(`register ${name}`, answer)
     return BigInt(`0x${Buffer.from(answer, 'hex').reverse().toString('hex')}`)
@@ -89,6 +93,7 @@ export class Gdb {
   readAll(): Buffer {
     const answer = this.#ask('g')
     const bytes = Buffer.from(answer, 'hex')
+    this.#isSynchronized = true
     // An error is `E` and two digits; what is no hexadecimal ends Buffer.from's result early.
     if (bytes.length < 4 || bytes.length * 2 !== answer.length) throw refused('the registers', answer)
     return bytes
@@ -99,6 +104,7 @@ export class Gdb {
     if (BigInt.asUintN(bits, value) !== value) {
       throw new MicrovmiError('BAD_ARGUMENT', `register ${name} has ${bits} bits: 0x${value.toString(16)} does not fit`)
     }
+    this.#synchronize()
     const digits = Buffer.from(value.toString(16).padStart(bits / 4, '0'), 'hex')
       .reverse()
       .toString('hex')
@@ -193,6 +199,11 @@ export class Gdb {
     this.#socket.close()
   }
 
+  /** On KVM only `g` has QEMU fetch the registers from the kernel: `p` reads, and `P` changes, what it has. */
+  #synchronize(): void {
+    if (!this.#isSynchronized) this.readAll()
+  }
+
   #greet(): string {
     try {
       const deadline = this.#send(encodePacket('qSupported:multiprocess+;xmlRegisters=i386'))
@@ -242,6 +253,7 @@ export class Gdb {
     const stop = parseStopReply(packet)
     if (stop) {
       this.#current = stop.vcpu
+      this.#isSynchronized = false
       return stop
     }
     throw new MicrovmiError('PROTOCOL', `the gdbstub says '${packet.slice(0, 40)}' while the VM runs`)

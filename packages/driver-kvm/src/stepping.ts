@@ -33,14 +33,14 @@ export class Stepping {
   /** The instruction at `rip`, whatever breakpoints are there. */
   step(vcpu: number, rip: bigint): StopReply {
     this.letInterruptsIn(false)
-    const { gdb, points, onKvm } = this.#debugging
+    const { points, onKvm } = this.#debugging
     // Under emulation a step is blind to breakpoints; on KVM it would meet the same one again.
     const out = onKvm ? points.at(rip) : []
-    for (const point of out) points.takeOut(gdb, point)
+    for (const point of out) points.takeOut(this.#debugging, point)
     try {
       return this.#step(vcpu, rip)
     } finally {
-      for (const point of out) points.putBack(gdb, point)
+      for (const point of out) points.putBack(this.#debugging, point)
     }
   }
 
@@ -50,7 +50,7 @@ export class Stepping {
     this.letInterruptsIn(false)
     gdb.select(vcpu)
     const out = points.at(rip)
-    for (const point of out) points.takeOut(gdb, point)
+    for (const point of out) points.takeOut(this.#debugging, point)
     try {
       const original = code.read(layout.registers(gdb.readAll()), rip, 1)
       const { cr3 } = layout.registers(gdb.readAll())
@@ -59,10 +59,10 @@ export class Stepping {
         return this.#step(vcpu, rip)
       } finally {
         gdb.select(vcpu)
-        code.inAddressSpace(gdb, cr3, () => gdb.writeMemory(rip, original))
+        code.inAddressSpace(this.#debugging, cr3, () => gdb.writeMemory(rip, original))
       }
     } finally {
-      for (const point of out) points.putBack(gdb, point)
+      for (const point of out) points.putBack(this.#debugging, point)
     }
   }
 
@@ -85,7 +85,7 @@ export class Stepping {
   }
 
   #step(vcpu: number, rip: bigint): StopReply {
-    const { gdb, vcpuCount, rip: register } = this.#debugging
+    const { gdb, vcpuCount, layout } = this.#debugging
     const plain = { vcpu, isTrap: true, watch: undefined }
     for (let tries = 0; ; tries++) {
       const reply = this.#run.step(gdb, vcpu, STEP_TIME)
@@ -93,7 +93,7 @@ export class Stepping {
       // With one vCPU there is no other's stop that could come between.
       if (vcpuCount === 1 || reply.watch) return reply
       if (reply.vcpu !== vcpu) gdb.select(vcpu)
-      if (tries === STEP_TRIES || gdb.read(register) !== rip) return plain
+      if (tries === STEP_TRIES || layout.word(gdb.readAll(), 'rip') !== rip) return plain
     }
   }
 }

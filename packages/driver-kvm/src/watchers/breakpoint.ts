@@ -22,16 +22,20 @@ export class BreakpointWatcher implements Watcher {
     this.#addressSpace = request.addressSpace
   }
 
-  arm({ gdb, points }: Debugger): void {
+  arm(debugging: Debugger): void {
     const request = { address: this.#address, length: 1, cr3: this.#addressSpace }
     this.#point =
       this.#method === 'software'
-        ? points.insert(gdb, { ...request, type: POINT.software }, this)
-        : points.insert(gdb, { ...request, type: POINT.hardware, orSoftware: this.#method === undefined }, this)
+        ? debugging.points.insert(debugging, { ...request, type: POINT.software }, this)
+        : debugging.points.insert(
+            debugging,
+            { ...request, type: POINT.hardware, orSoftware: this.#method === undefined },
+            this,
+          )
   }
 
-  disarm({ gdb, points }: Debugger): void {
-    if (this.#point) points.remove(gdb, this.#point, this)
+  disarm(debugging: Debugger): void {
+    if (this.#point) debugging.points.remove(debugging, this.#point, this)
   }
 
   see({ rip, bytes }: Stop, { layout }: Debugger): Sight<'breakpoint'> | undefined {

@@ -109,9 +109,12 @@ export class CodeSites<Site extends { readonly address: bigint }> {
     return this.#sites.size
   }
 
-  #insertAll({ gdb, points }: Debugger, watcher: Watcher): void {
+  #insertAll(debugging: Debugger, watcher: Watcher): void {
     for (const { address } of this.#sites.values()) {
-      this.#points.set(address, points.insert(gdb, { type: POINT.hardware, address, length: 1 }, watcher))
+      this.#points.set(
+        address,
+        debugging.points.insert(debugging, { type: POINT.hardware, address, length: 1 }, watcher),
+      )
     }
   }
 
@@ -133,9 +136,12 @@ export class CodeSites<Site extends { readonly address: bigint }> {
   }
 
   /** False: no debug register is free. */
-  #insertHardware({ address }: Site, { gdb, points }: Debugger, watcher: Watcher): boolean {
+  #insertHardware({ address }: Site, debugging: Debugger, watcher: Watcher): boolean {
     try {
-      this.#points.set(address, points.insert(gdb, { type: POINT.hardware, address, length: 1 }, watcher))
+      this.#points.set(
+        address,
+        debugging.points.insert(debugging, { type: POINT.hardware, address, length: 1 }, watcher),
+      )
       return true
     } catch (error) {
       if (error instanceof MicrovmiError && error.code === 'BUSY') return false
@@ -143,10 +149,10 @@ export class CodeSites<Site extends { readonly address: bigint }> {
     }
   }
 
-  #remove(address: bigint, { gdb, points }: Debugger, watcher: Watcher): void {
+  #remove(address: bigint, debugging: Debugger, watcher: Watcher): void {
     const point = this.#points.get(address)
     this.#points.delete(address)
-    if (point) points.remove(gdb, point, watcher)
+    if (point) debugging.points.remove(debugging, point, watcher)
   }
 }
 

@@ -24,7 +24,7 @@ abstract class ExceptionWatcher implements Watcher {
   }
 
   arm(debugging: Debugger): void {
-    const { gdb, points, vcpuCount } = debugging
+    const { points, vcpuCount } = debugging
     const handlers = new Set<bigint>()
     for (let vcpu = 0; vcpu < vcpuCount; vcpu++) {
       const handler = this.#handler(vcpu, debugging)
@@ -38,7 +38,9 @@ abstract class ExceptionWatcher implements Watcher {
     }
     try {
       for (const address of handlers) {
-        this.#points.push(points.insert(gdb, { type: POINT.hardware, address, length: 1, orSoftware: true }, this))
+        this.#points.push(
+          points.insert(debugging, { type: POINT.hardware, address, length: 1, orSoftware: true }, this),
+        )
       }
     } catch (error) {
       this.disarm(debugging)
@@ -46,8 +48,8 @@ abstract class ExceptionWatcher implements Watcher {
     }
   }
 
-  disarm({ gdb, points }: Debugger): void {
-    for (const point of this.#points.splice(0)) points.remove(gdb, point, this)
+  disarm(debugging: Debugger): void {
+    for (const point of this.#points.splice(0)) debugging.points.remove(debugging, point, this)
   }
 
   see(stop: Stop, debugging: Debugger): Sight | undefined {

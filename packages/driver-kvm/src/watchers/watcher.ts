@@ -4,7 +4,6 @@ import type { CodeMemory } from '../code-memory.ts'
 import type { Gdb } from '../gdb.ts'
 import type { GdbLayout } from '../gdb-registers.ts'
 import type { StopReply } from '../stop-reply.ts'
-import type { GdbRegister } from '../target-description.ts'
 
 /** The VM has stopped; all that is known of the vCPU that has caused it. */
 export interface Stop {
@@ -22,12 +21,14 @@ export type Sight<K extends EventKind = EventKind> = {
   [P in K]: { readonly kind: P; readonly complete: boolean; readonly fields: EventKinds[P]['event'] }
 }[K]
 
-/** What watchers work with, while a debugger is attached. */
-export interface Debugger {
+/** The gdbstub, while it is attached. */
+export interface Attached {
   readonly gdb: Gdb
   readonly layout: GdbLayout
-  /** For `gdb.read`. */
-  readonly rip: GdbRegister
+}
+
+/** What watchers work with, while a debugger is attached. */
+export interface Debugger extends Attached {
   readonly points: Breakpoints
   readonly code: CodeMemory
   readonly onKvm: boolean

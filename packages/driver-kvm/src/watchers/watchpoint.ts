@@ -14,13 +14,13 @@ export class WatchpointWatcher implements Watcher {
     this.#request = request
   }
 
-  arm({ gdb, points }: Debugger): void {
+  arm(debugging: Debugger): void {
     const { address, length, access } = this.#request
-    this.#point = points.insert(gdb, { type: TYPES[access], address, length }, this)
+    this.#point = debugging.points.insert(debugging, { type: TYPES[access], address, length }, this)
   }
 
-  disarm({ gdb, points }: Debugger): void {
-    if (this.#point) points.remove(gdb, this.#point, this)
+  disarm(debugging: Debugger): void {
+    if (this.#point) debugging.points.remove(debugging, this.#point, this)
   }
 
   see({ watch, bytes }: Stop, { layout, vcpuCount }: Debugger): Sight<'watchpoint'> | undefined {
