@@ -23,7 +23,7 @@ export function loaderList(text: string): { found: string[]; missing: string[] }
   const found: string[] = []
   const missing: string[] = []
   for (const line of text.split('\n')) {
-    const [, name = '', path] = /^\s*(\S+) => (?:not found|(\/\S+) \(0x[0-9a-f]+\))$/.exec(line) ?? []
+    const [, name = '', path] = /^\s*(\S+) => (?:not found|(\/.+) \(0x[0-9a-f]+\))$/.exec(line) ?? []
     if (path !== undefined) found.push(path)
     else if (name !== '') missing.push(name)
   }

@@ -1,9 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { constants, setPriority } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { factsIn, type GuestFacts, lastTick, type Tick } from './facts.ts'
 import { type Images, images } from './images.ts'
+import { monitor } from './monitor.ts'
 import { createRunDirectory, noteOwner } from './run-directory.ts'
 
 /** How the guest is to be. */
@@ -81,6 +83,7 @@ export async function startQemu(options: QemuOptions = {}): Promise<QemuLab> {
   const lab = new RunningGuest(options, child, directory)
   try {
     await lab.started()
+    if (start.accelerator === 'kvm' && options.monitor !== false) await yieldToObservers(lab.ownQmp)
   } catch (error) {
     await lab.stop()
     throw error
@@ -162,6 +165,12 @@ class RunningGuest implements QemuLab {
     const file = join(this.directory, name)
     return existsSync(file) ? readFileSync(file, 'latin1') : ''
   }
+}
+
+/** The machine of labs/kvm has one processor, and vCPUs that never idle would take most of it from their observer. */
+async function yieldToObservers(socket: string): Promise<void> {
+  const vcpus = (await monitor(socket, 'query-cpus-fast')) as { 'thread-id': number }[]
+  for (const vcpu of vcpus) setPriority(vcpu['thread-id'], constants.priority.PRIORITY_LOW)
 }
 
 function argumentsOf(
