@@ -9,22 +9,20 @@ const CONSOLE = 0o020600
  */
 export function initramfs(init: Uint8Array): Buffer {
   return Buffer.concat([
-    entry('dev', DIRECTORY),
-    entry('dev/console', CONSOLE, Buffer.alloc(0), [5, 1]),
-    entry('init', EXECUTABLE, init),
-    entry('TRAILER!!!', 0),
+    entry(1, 'dev', DIRECTORY),
+    entry(2, 'dev/console', CONSOLE, Buffer.alloc(0), [5, 1]),
+    entry(3, 'init', EXECUTABLE, init),
+    entry(0, 'TRAILER!!!', 0),
   ])
 }
 
-let inode = 0
-
 function entry(
+  inode: number,
   name: string,
   mode: number,
   data: Uint8Array = Buffer.alloc(0),
   device: readonly [number, number] = [0, 0],
 ): Buffer {
-  inode += 1
   const fields = [inode, mode, 0, 0, 1, 0, data.length, 0, 0, device[0], device[1], name.length + 1, 0]
   const header = MAGIC + fields.map((field) => field.toString(16).padStart(8, '0')).join('')
   return Buffer.concat([padded(Buffer.from(`${header}${name}\0`)), padded(data)])
