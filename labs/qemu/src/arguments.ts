@@ -6,7 +6,8 @@ export const DEFAULT_NAME = 'microvmi-lab'
 export const DEFAULT_MEMORY_MIB = 512
 
 /** QEMU's command line, without its own name. */
-export function argumentsOf(options: QemuOptions, { root, kernel, initrd }: Images, directory: string): string[] {
+export function argumentsOf(options: QemuOptions, images: Images, directory: string): string[] {
+  const { root, kernel, initrd, accelerator } = images
   const path = (name: string) => join(directory, name)
   const size = `${options.memoryMiB ?? DEFAULT_MEMORY_MIB}M`
   const { ram = 'file', machine = 'q35', name = DEFAULT_NAME } = options
@@ -20,7 +21,7 @@ export function argumentsOf(options: QemuOptions, { root, kernel, initrd }: Imag
     // A comma in an option's value is doubled.
     ...['-name', `guest=${name.replaceAll(',', ',,')}`],
     ...['-L', join(root, 'usr/share/qemu'), '-L', join(root, 'usr/share/seabios')],
-    ...['-accel', 'tcg', '-cpu', options.cpu ?? 'qemu64', '-smp', String(options.vcpus ?? 1), '-m', size],
+    ...['-accel', accelerator, '-cpu', options.cpu ?? 'qemu64', '-smp', String(options.vcpus ?? 1), '-m', size],
     ...['-machine', ram === 'private' ? machine : `${machine},memory-backend=ram`],
     ...backend.flatMap((object) => ['-object', object]),
     ...['-display', 'none', '-nodefaults', '-nic', 'none', '-no-user-config'],

@@ -19,31 +19,40 @@ export interface Images {
   readonly root: string
   readonly kernel: string
   readonly initrd: string
+  /** What executes the guest's instructions: software emulation, or the KVM of this machine. */
+  readonly accelerator: 'tcg' | 'kvm'
 }
 
-/** QEMU and a kernel from Debian's packages, and the guest's program, compiled. */
+/**
+ * QEMU and a kernel from Debian's packages, and the guest's program, compiled. In the machine of labs/kvm these are
+ * there already: `MICROVMI_KVM_GUEST` names the directory with kernel and initrd, and QEMU is the machine's own.
+ */
 export async function images(): Promise<Images> {
+  const { MICROVMI_KVM_GUEST: there } = process.env
+  if (there) return { root: '/', kernel: join(there, 'kernel'), initrd: join(there, 'initrd'), accelerator: 'kvm' }
   const root = await unpacked({
     packages: ['qemu-system-x86', 'seabios'],
     metapackages: [{ name: 'linux-image-cloud-amd64', prefix: 'linux-image-6' }],
   })
   const kernel = readdirSync(join(root, 'boot')).find((file) => file.startsWith('vmlinuz-'))
   if (!kernel) throw new Error(`there is no kernel in ${root}/boot`)
-  return { root, kernel: join(root, 'boot', kernel), initrd: join(await builtGuest(), 'initrd') }
+  return { root, kernel: join(root, 'boot', kernel), initrd: await guestInitramfs(), accelerator: 'tcg' }
 }
 
-function builtGuest(): Promise<string> {
-  return once(join('qemu-guest', keyOf(FLAGS, inputs())), async (directory) => {
-    const init = join(directory, 'init')
+/** The initramfs with the guest's program. */
+export async function guestInitramfs(): Promise<string> {
+  const directory = await once(join('qemu-guest', keyOf(FLAGS, inputs())), async (made) => {
+    const init = join(made, 'init')
     try {
       await run('gcc', [...FLAGS, '-o', init, join(guest, 'init.c')])
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw new LabUnavailable('needs gcc', { cause: error })
       throw error
     }
-    writeFileSync(join(directory, 'initrd'), initramfs(readFileSync(init)))
+    writeFileSync(join(made, 'initrd'), initramfs(readFileSync(init)))
     rmSync(init)
   })
+  return join(directory, 'initrd')
 }
 
 /** All that the guest is built from: its sources, and what packs them. */
@@ -52,7 +61,7 @@ function inputs(): string[] {
     ...readdirSync(guest)
       .sort()
       .map((file) => join(guest, file)),
-    fileURLToPath(new URL('./initramfs.ts', import.meta.url)),
+    ...['./initramfs.ts', './cpio.ts'].map((file) => fileURLToPath(new URL(file, import.meta.url))),
   ]
 }
 

@@ -1,5 +1,7 @@
 export { LabUnavailable } from '@microvmi/lab-debian'
+export { type CpioEntry, cpio, directoriesOf } from './cpio.ts'
 export { type GuestFacts, knownPage } from './facts.ts'
+export { guestInitramfs } from './images.ts'
 export { monitor } from './monitor.ts'
 export { type QemuLab, type QemuOptions, startQemu } from './qemu.ts'
 export { noteProcess, processIn, RunDirectories } from './run-directory.ts'

@@ -67,8 +67,8 @@ const SMALL_FILES = 2 ** 24
 export const runDirectories = new RunDirectories('microvmi-lab-')
 
 /**
- * Starts a Linux guest under software emulation. Without `detached`, it ends with this process, however that ends.
- * Throws `LabUnavailable` where it cannot come up.
+ * Starts a Linux guest under software emulation, or on KVM inside the machine of labs/kvm. Without `detached`, it ends
+ * with this process, however that ends. Throws `LabUnavailable` where it cannot come up.
  */
 export async function startQemu(options: QemuOptions = {}): Promise<QemuLab> {
   const files = await images()
