@@ -7,7 +7,10 @@ import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
-import { knownPage, monitor, prepared, startQemu } from './src/index.ts'
+import { knownPage, monitor, prepared, processIn, startQemu } from './src/index.ts'
+import { runDirectories } from './src/qemu.ts'
+
+const main = fileURLToPath(new URL('./src/main.ts', import.meta.url))
 
 function running(pid: number): boolean {
   try {
@@ -105,7 +108,6 @@ test('a QEMU that does not start, or is killed, is told at once', async (context
 
 test('up, status and down: only what up has started is ended', async (context) => {
   await using other = await prepared(context, () => startQemu({ paused: true }))
-  const main = fileURLToPath(new URL('./src/main.ts', import.meta.url))
   const command = async (...words: string[]) =>
     (await promisify(execFile)(process.execPath, ['--import', 'tsx', main, ...words])).stdout
   const options = ['--paused', '--gdb', '--machine', 'pc', '--cpu', 'max', '--memory', '128']
@@ -128,4 +130,32 @@ test('up, status and down: only what up has started is ended', async (context) =
   expect(existsSync(mine.directory)).toBe(false)
   await expect.poll(() => running(mine.pid)).toBe(false)
   expect(await monitor(other.ownQmp, 'query-status')).toMatchObject({ running: false })
+})
+
+test('up that is interrupted, or whose guest fails, leaves no guest behind', async (context) => {
+  await prepared(context, async () => (await startQemu({ paused: true })).stop())
+  const before = runDirectories.running()
+  const up = (...words: string[]) => {
+    const child = spawn(process.execPath, ['--import', 'tsx', main, 'up', ...words], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    let complaint = ''
+    child.stderr.on('data', (text) => {
+      complaint += text
+    })
+    const mine = () => runDirectories.running().find((directory) => !before.includes(directory) && processIn(directory))
+    return { child, mine, complaint: () => complaint, ended: once(child, 'exit') }
+  }
+  const interrupted = up('--name', 'interrupted')
+  await expect.poll(interrupted.mine, { timeout: 20_000 }).toBeTypeOf('string')
+  interrupted.child.kill('SIGTERM')
+  expect(await interrupted.ended).toEqual([1, null])
+  expect(interrupted.complaint()).toBe('SIGTERM: no guest was started\n')
+  expect(interrupted.mine()).toBeUndefined()
+  const killed = up('--name', 'killed')
+  await expect.poll(killed.mine, { timeout: 20_000 }).toBeTypeOf('string')
+  process.kill(processIn(killed.mine() ?? '') ?? Number.NaN, 'SIGKILL')
+  expect(await killed.ended).toEqual([1, null])
+  expect(killed.complaint()).toContain('QEMU was killed by SIGKILL')
+  expect(killed.mine()).toBeUndefined()
 })

@@ -27,9 +27,15 @@ try {
 }
 
 async function up(options: QemuOptions): Promise<void> {
+  // From here on: nobody but this process would end a guest that is not up yet.
+  const interruption = new AbortController()
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+    process.once(signal, () => interruption.abort(new Interrupted(`${signal}: no guest was started`)))
+  }
   const lab = await startQemu({ ...options, detached: true })
   try {
-    const facts = options.paused ? undefined : await Promise.race([lab.ready(), interruption()])
+    const facts = options.paused ? undefined : await Promise.race([lab.ready(), aborted(interruption.signal)])
+    interruption.signal.throwIfAborted()
     const { name, pid, directory, qmp, ownQmp, gdb, ramFile } = lab
     print({ name, pid, directory, qmp, ownQmp, gdb, ramFile, facts })
   } catch (error) {
@@ -38,11 +44,10 @@ async function up(options: QemuOptions): Promise<void> {
   }
 }
 
-function interruption(): Promise<never> {
+function aborted(signal: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
-      process.once(signal, () => reject(new Interrupted(`${signal}: the guest is stopped`)))
-    }
+    if (signal.aborted) reject(signal.reason)
+    signal.addEventListener('abort', () => reject(signal.reason))
   })
 }
 
