@@ -13,7 +13,7 @@ const boot = (base: number) =>
     '@offset name=task_struct.pid bytes=1224',
     `@known pid=70 virtual=0x7f000000${base}000 pages=${PAGES}`,
     ...Array.from({ length: PAGES }, (_, index) => `@page index=${index} physical=0x${base}${index}000`),
-    '@marks pid=71 landmark=0x401d40 shared=0x7fffffff1000 counters=0x1f00000',
+    '@marks pid=71 landmark=0x401d40 code=0x501d40 shared=0x7fffffff1000 counters=0x1f00000',
     '@ready',
     '',
   ].join('\n')
@@ -22,7 +22,7 @@ const tick = (second: number) => `@tick second=${second} switches=10 rounds=20 l
 test('what a guest tells', () => {
   expect(factsIn(boot(1))).toEqual({
     known: { pid: 70, virtual: 0x7f0000001000n, physical: [0x10000, 0x11000, 0x12000] },
-    marks: { pid: 71, landmark: 0x401d40n, shared: 0x7fffffff1000n, counters: 0x1f00000 },
+    marks: { pid: 71, landmark: 0x401d40n, code: 0x501d40, shared: 0x7fffffff1000n, counters: 0x1f00000 },
     symbols: { _text: 0xffffffff81000000n, init_task: 0xffffffff81000000n },
     offsets: { 'task_struct.pid': 1224 },
   })
@@ -49,10 +49,10 @@ test('after a reset only the last boot counts', () => {
 test('what is told twice counts as it was told last', () => {
   const twice = boot(1).replace(
     '@ready',
-    '@page index=1 physical=0x99000\n@marks pid=5 landmark=1 shared=2 counters=3\n@ready',
+    '@page index=1 physical=0x99000\n@marks pid=5 landmark=1 code=4 shared=2 counters=3\n@ready',
   )
   expect(factsIn(twice)?.known.physical).toEqual([0x10000, 0x99000, 0x12000])
-  expect(factsIn(twice)?.marks).toEqual({ pid: 5, landmark: 1n, shared: 2n, counters: 3 })
+  expect(factsIn(twice)?.marks).toEqual({ pid: 5, landmark: 1n, code: 4, shared: 2n, counters: 3 })
 })
 
 test.each([

@@ -2,21 +2,25 @@
 export interface GuestFacts {
   /** The process `microvmi-known`: its pages' virtual address, and where each page is in physical memory. */
   readonly known: { readonly pid: number; readonly virtual: bigint; readonly physical: readonly number[] }
-  /**
-   * The process `microvmi-marks`: the function that it calls all the time, and the counters that it writes then (`struct
-   * shared` in guest/init.c): `shared` is their virtual address, in every process of the guest's, and `counters` the
-   * physical one. `landmarks`, the first word, is written just before each call.
-   */
-  readonly marks: {
-    readonly pid: number
-    readonly landmark: bigint
-    readonly shared: bigint
-    readonly counters: number
-  }
+  readonly marks: Marks
   /** Kernel symbols: `init_task`, `_text`, `init_top_pgt`, `entry_SYSCALL_64`. */
   readonly symbols: Readonly<Record<string, bigint>>
   /** Bytes from the start of a kernel structure to a member: `task_struct.pid` and others. */
   readonly offsets: Readonly<Record<string, number>>
+}
+
+/** The process `microvmi-marks`. */
+export interface Marks {
+  readonly pid: number
+  /** The function that it calls all the time; physically, `code`. */
+  readonly landmark: bigint
+  readonly code: number
+  /**
+   * Its counters (struct shared, guest/init.c), in every process of the guest; physically, `counters`. The first is
+   * written before each call.
+   */
+  readonly shared: bigint
+  readonly counters: number
 }
 
 /** The guest's own counts, told once a second. */
@@ -49,6 +53,7 @@ export function factsIn(console: string): GuestFacts | undefined {
     marks: {
       pid: marks.number('pid'),
       landmark: marks.bigint('landmark'),
+      code: marks.number('code'),
       shared: marks.bigint('shared'),
       counters: marks.number('counters'),
     },

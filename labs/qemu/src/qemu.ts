@@ -6,7 +6,7 @@ import { argumentsOf, DEFAULT_MEMORY_MIB, DEFAULT_NAME } from './arguments.ts'
 import { factsIn, type GuestFacts, lastTick, type Tick } from './facts.ts'
 import { images } from './images.ts'
 import { monitor } from './monitor.ts'
-import { noteProcess, RunDirectories } from './run-directory.ts'
+import { noteOwner, RunDirectories } from './run-directory.ts'
 
 /** How the guest is to be. */
 export interface QemuOptions {
@@ -65,6 +65,11 @@ const SMALL_FILES = 2 ** 24
 
 /** The directories of this lab's guests. */
 export const runDirectories = new RunDirectories('microvmi-lab-')
+
+/** A directory for a QEMU that another lab starts and ends: `noteOwner` tells which that is. */
+export function createRunDirectory(): string {
+  return runDirectories.create('process', SMALL_FILES)
+}
 
 /**
  * Starts a Linux guest under software emulation, or on KVM inside the machine of labs/kvm. Without `detached`, it ends
@@ -125,7 +130,7 @@ class RunningGuest implements QemuLab {
       child.once('exit', resolve)
       child.once('error', resolve)
     })
-    if (child.pid !== undefined) noteProcess(directory, child.pid)
+    if (child.pid !== undefined) noteOwner(directory, child.pid)
   }
 
   get pid(): number {
@@ -166,7 +171,8 @@ class RunningGuest implements QemuLab {
 
   async stop(): Promise<void> {
     this.#child.ref()
-    this.#child.kill('SIGKILL')
+    // Of a program that could not be started there is no process: the kernel would take 0 for our own group.
+    if (this.#child.pid !== undefined) this.#child.kill('SIGKILL')
     await Promise.race([this.#ended, setTimeout(STOP_DEADLINE, undefined, { ref: false })])
     if (endOf(this.#child) === undefined) {
       const seconds = STOP_DEADLINE / 1000

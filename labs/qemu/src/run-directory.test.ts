@@ -16,7 +16,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { keeperOf, noteProcess, processIn, RunDirectories } from './run-directory.ts'
+import { keeperOf, noteOwner, processIn, RunDirectories } from './run-directory.ts'
 
 describe.skipIf(process.platform !== 'linux')('on Linux, which has /proc', () => {
   let parent: string
@@ -54,7 +54,7 @@ describe.skipIf(process.platform !== 'linux')('on Linux, which has /proc', () =>
       expect(statSync(one).mode & 0o777).toBe(0o700)
       expect(statSync(join(one, 'microvmi-lab')).mode & 0o777).toBe(0o600)
       expect([keeperOf(one), keeperOf(two)]).toEqual(['command', 'process'])
-      noteProcess(one, 1)
+      noteOwner(one, 1)
       expect(readdirSync(one).sort()).toEqual(['microvmi-lab', 'pid'])
     } finally {
       process.umask(before)
@@ -65,7 +65,7 @@ describe.skipIf(process.platform !== 'linux')('on Linux, which has /proc', () =>
     const directory = directories.create('process', 0)
     age(directory)
     const pid = await qemuOf(directory)
-    noteProcess(directory, pid)
+    noteOwner(directory, pid)
     expect(processIn(directory)).toBe(pid)
     expect(directories.running()).toEqual([directory])
     directories.create('process', 0)
@@ -89,7 +89,7 @@ describe.skipIf(process.platform !== 'linux')('on Linux, which has /proc', () =>
     const directory = directories.create('command', 0)
     const other = directories.create('command', 0)
     for (const pid of [await started(`file:${directory}/console`), await qemuOf(other), process.pid, 1, 2 ** 22 + 1]) {
-      noteProcess(directory, pid)
+      noteOwner(directory, pid)
       expect(processIn(directory)).toBeUndefined()
     }
     for (const text of ['', '0', '-1', '1 2', 'self', '../../etc']) {
@@ -117,7 +117,7 @@ describe.skipIf(process.platform !== 'linux')('on Linux, which has /proc', () =>
 
   test.skipIf(process.getuid?.() !== 0)('another user’s are neither listed nor removed (needs root)', async () => {
     const directory = directories.create('command', 0)
-    noteProcess(directory, await qemuOf(directory))
+    noteOwner(directory, await qemuOf(directory))
     expect(directories.running()).toEqual([directory])
     chownSync(directory, 65_534, 65_534)
     expect(directories.running()).toEqual([])

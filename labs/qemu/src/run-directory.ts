@@ -75,7 +75,7 @@ export class RunDirectories {
 }
 
 /** Notes which process a directory belongs to: when that has ended, the next start of a lab removes the directory. */
-export function noteProcess(directory: string, pid: number): void {
+export function noteOwner(directory: string, pid: number): void {
   const whole = join(directory, `${PID}.new`)
   writeFileSync(whole, String(pid), { mode: 0o600 })
   renameSync(whole, join(directory, PID))
