@@ -1,10 +1,8 @@
 import { LabUnavailable } from '@microvmi/lab-debian'
-import { jobOf } from './job.ts'
-import { RESULTS, runInMachine } from './machine.ts'
 import { parseResult, type TestError, type TestResult } from './results.ts'
 
-/** From power-on to the last result, in milliseconds. */
-const DEADLINE = 10 * 60_000
+/** Runs a test file somewhere: calls back with each line of results, and resolves with the exit status. */
+export type Run = (take: (line: string) => void, signal: AbortSignal) => Promise<number>
 
 /** One test file's run in an outer machine, and its results as they come. */
 export class TestsInside {
@@ -14,11 +12,20 @@ export class TestsInside {
   readonly #ended: Promise<unknown>
   #hasEnded = false
 
-  /** @param pattern of the full names of tests to run; default: all */
-  constructor(file: string, pattern?: string) {
-    this.#ended = this.#run(file, pattern).then(
-      (status) => (status === 0 || status === 1 ? undefined : new Error(`the tests ended with status ${status}`)),
-      (error: unknown) => error,
+  constructor(run: Run) {
+    let garbled: unknown
+    const take = (line: string) => {
+      try {
+        this.#take(parseResult(line))
+      } catch (error) {
+        // The guest is at the other end of what writes these lines: a bad one ends the run, and is its reason.
+        garbled ??= error
+        this.stop()
+      }
+    }
+    this.#ended = run(take, this.#stop.signal).then(
+      (status) => garbled ?? (status === 0 || status === 1 ? undefined : new Error(`the tests ended with ${status}`)),
+      (error: unknown) => garbled ?? error,
     )
     void this.#ended.then(() => {
       this.#hasEnded = true
@@ -37,11 +44,12 @@ export class TestsInside {
     }
   }
 
-  /** What a heading's own hooks threw, or for a whole file what went wrong outside of all tests. */
-  async failureOf(path: readonly string[], isFile: boolean): Promise<Error | undefined> {
-    if (isFile) await this.#ended
+  /** What a heading's own hooks threw; of the file, which has no path, also why its run ended as it should not. */
+  async failureOf(path: readonly string[]): Promise<Error | undefined> {
+    const end = path.length === 0 ? await this.#ended : undefined
     const result = this.#results.get(keyOf('suite', path))?.shift()
-    return result && this.errorOf(result)
+    if (result) return this.errorOf(result)
+    return end instanceof Error && !(end instanceof LabUnavailable) ? end : undefined
   }
 
   /** As it was thrown inside, told in terms of the files here. */
@@ -54,23 +62,6 @@ export class TestsInside {
   /** Turns the machine off. */
   stop(): void {
     this.#stop.abort()
-  }
-
-  async #run(file: string, pattern: string | undefined): Promise<number> {
-    const { environment, ...job } = await jobOf(['node', file])
-    return runInMachine({
-      ...job,
-      environment: {
-        ...environment,
-        MICROVMI_KVM_RESULTS: RESULTS,
-        ...(pattern === undefined ? {} : { MICROVMI_KVM_TESTS: pattern }),
-      },
-      stdout: process.stdout,
-      stderr: process.stderr,
-      result: (line) => this.#take(parseResult(line)),
-      timeout: DEADLINE,
-      signal: this.#stop.signal,
-    })
   }
 
   #take(result: TestResult): void {
