@@ -35,20 +35,14 @@ export class TestsInside {
 
   /** The next result of a test: of several with the same name, in their order. */
   async next(path: readonly string[]): Promise<TestResult> {
-    const key = keyOf('test', path)
-    for (;;) {
-      const result = this.#results.get(key)?.shift()
-      if (result) return result
-      if (this.#hasEnded) return this.#missing(path)
-      await new Promise<void>((resolve) => this.#waiting.set(key, [...(this.#waiting.get(key) ?? []), resolve]))
-    }
+    return (await this.#awaited(keyOf('test', path))) ?? this.#missing(path)
   }
 
   /** What a heading's own hooks threw; of the file, which has no path, also why its run ended as it should not. */
   async failureOf(path: readonly string[]): Promise<Error | undefined> {
+    const result = await this.#awaited(keyOf('suite', path))
+    if (result?.errors) return this.errorOf(result)
     const end = path.length === 0 ? await this.#ended : undefined
-    const result = this.#results.get(keyOf('suite', path))?.shift()
-    if (result) return this.errorOf(result)
     return end instanceof Error && !(end instanceof LabUnavailable) ? end : undefined
   }
 
@@ -62,6 +56,15 @@ export class TestsInside {
   /** Turns the machine off. */
   stop(): void {
     this.#stop.abort()
+  }
+
+  /** The next result with this key, or `undefined` when the run has ended without it. */
+  async #awaited(key: string): Promise<TestResult | undefined> {
+    for (;;) {
+      const result = this.#results.get(key)?.shift()
+      if (result || this.#hasEnded) return result
+      await new Promise<void>((resolve) => this.#waiting.set(key, [...(this.#waiting.get(key) ?? []), resolve]))
+    }
   }
 
   #take(result: TestResult): void {
