@@ -31,7 +31,7 @@ export default defineConfig({
           // A lab has the machine to itself: one file at a time, after the unit tests and the labs before it. Files of
           // labs/kvm run in machines of their own.
           sequence: { groupOrder: index + 1 },
-          fileParallelism: lab === 'kvm',
+          maxWorkers: lab === 'kvm' ? 2 : 1,
           testTimeout: 120_000,
           hookTimeout: 300_000,
         },

@@ -6,7 +6,7 @@ import { LabUnavailable } from '@microvmi/lab-debian'
 const run = promisify(execFile)
 
 /** Where libraries are looked for, below a root. */
-export const LIBRARY_DIRECTORIES = ['lib/x86_64-linux-gnu', 'usr/lib/x86_64-linux-gnu']
+const LIBRARY_DIRECTORIES = ['lib/x86_64-linux-gnu', 'usr/lib/x86_64-linux-gnu']
 
 /** The shared libraries that a program needs, as the dynamic loader of `root` finds them in `root`. */
 export async function librariesOf(program: string, root: string): Promise<string[]> {
