@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { GdbClient, RIP, registerIn } from './src/gdb-client.ts'
 
 test('a guest runs on KVM, breakpoints of both kinds are hit in it, and it leaves nothing behind', async () => {
-  const lab = await startQemu({ memoryMiB: 128, gdb: true })
+  const lab = await startQemu({ memoryMiB: 128, machine: 'pc', gdb: true })
   try {
     expect(await monitor(lab.ownQmp, 'query-kvm')).toEqual({ enabled: true, present: true })
     const { marks, symbols } = await lab.ready()

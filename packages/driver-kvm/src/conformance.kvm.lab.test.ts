@@ -37,6 +37,7 @@ afterAll(() => running?.lab.stop())
 async function bringUp(): Promise<{ lab: QemuLab; guest: Guest }> {
   const lab = await startQemu({
     name: 'conformance',
+    machine: 'pc',
     vcpus: 2,
     memoryMiB: MEMORY / MIB,
     commandLine: `console=ttyS0 quiet nokaslr mitigations=off tsc=reliable mem=${USED / MIB}M`,
