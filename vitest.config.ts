@@ -25,13 +25,13 @@ export default defineConfig({
       ...labs.map((lab, index) => ({
         test: {
           name: `lab:${lab}`,
-          // Its tests run in another machine.
           ...(lab === 'kvm' ? { runner: './labs/kvm/src/host-runner.ts' } : {}),
           include: testsOf(lab),
           exclude: outside,
-          // A lab has the machine to itself: one file at a time, after the unit tests and the labs before it.
+          // A lab has the machine to itself: one file at a time, after the unit tests and the labs before it. Files of
+          // labs/kvm run in machines of their own.
           sequence: { groupOrder: index + 1 },
-          fileParallelism: false,
+          maxWorkers: lab === 'kvm' ? 2 : 1,
           testTimeout: 120_000,
           hookTimeout: 300_000,
         },

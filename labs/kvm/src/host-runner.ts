@@ -1,6 +1,11 @@
 import type { File, Suite, Task, Test } from '@vitest/runner'
 import { TestRunner } from 'vitest'
-import { TestsInside } from './tests-inside.ts'
+import { jobOf } from './job.ts'
+import { RESULTS, runInMachine } from './machine.ts'
+import { type Run, TestsInside } from './tests-inside.ts'
+
+/** From power-on to the last result, in milliseconds. */
+const DEADLINE = 10 * 60_000
 
 /**
  * vitest's runner for this lab's test files: it collects their tests here, has them run in the outer machine, and makes
@@ -14,7 +19,7 @@ export default class HostRunner extends TestRunner {
       leaveToInside(file)
       if (!hasWork(file)) continue
       const { testNamePattern } = this.config
-      this.#inside = new TestsInside(file.filepath, testNamePattern && new RegExp(testNamePattern).source)
+      this.#inside = new TestsInside(inMachine(file.filepath, testNamePattern && new RegExp(testNamePattern).source))
     }
   }
 
@@ -25,7 +30,7 @@ export default class HostRunner extends TestRunner {
   }
 
   override async onAfterRunSuite(suite: Suite): Promise<void> {
-    const failure = await this.#inside?.failureOf(pathOf(suite), suite.file === suite)
+    const failure = await this.#inside?.failureOf(pathOf(suite))
     if (failure !== undefined && suite.result) {
       const { name, message, stack = message } = failure
       suite.result = { ...suite.result, state: 'fail', errors: [{ name, message, stack }] }
@@ -36,6 +41,23 @@ export default class HostRunner extends TestRunner {
   override cancel(reason: Parameters<TestRunner['cancel']>[0]): void {
     super.cancel(reason)
     this.#inside?.stop()
+  }
+}
+
+/** @param pattern of the full names of tests to run; default: all */
+function inMachine(file: string, pattern: string | undefined): Run {
+  return async (result, signal) => {
+    const { environment, ...job } = await jobOf(['node', file])
+    const names = pattern === undefined ? {} : { MICROVMI_KVM_TESTS: pattern }
+    return runInMachine({
+      ...job,
+      environment: { ...environment, ...names, MICROVMI_KVM_RESULTS: RESULTS },
+      stdout: process.stdout,
+      stderr: process.stderr,
+      result,
+      timeout: DEADLINE,
+      signal,
+    })
   }
 }
 

@@ -1,10 +1,8 @@
 import { LabUnavailable } from '@microvmi/lab-debian'
-import { jobOf } from './job.ts'
-import { RESULTS, runInMachine } from './machine.ts'
 import { parseResult, type TestError, type TestResult } from './results.ts'
 
-/** From power-on to the last result, in milliseconds. */
-const DEADLINE = 10 * 60_000
+/** Runs a test file somewhere: calls back with each line of results, and resolves with the exit status. */
+export type Run = (take: (line: string) => void, signal: AbortSignal) => Promise<number>
 
 /** One test file's run in an outer machine, and its results as they come. */
 export class TestsInside {
@@ -14,11 +12,20 @@ export class TestsInside {
   readonly #ended: Promise<unknown>
   #hasEnded = false
 
-  /** @param pattern of the full names of tests to run; default: all */
-  constructor(file: string, pattern?: string) {
-    this.#ended = this.#run(file, pattern).then(
-      (status) => (status === 0 || status === 1 ? undefined : new Error(`the tests ended with status ${status}`)),
-      (error: unknown) => error,
+  constructor(run: Run) {
+    let garbled: unknown
+    const take = (line: string) => {
+      try {
+        this.#take(parseResult(line))
+      } catch (error) {
+        // The guest is at the other end of what writes these lines: a bad one ends the run, and is its reason.
+        garbled ??= error
+        this.stop()
+      }
+    }
+    this.#ended = run(take, this.#stop.signal).then(
+      (status) => garbled ?? (status === 0 || status === 1 ? undefined : new Error(`the tests ended with ${status}`)),
+      (error: unknown) => garbled ?? error,
     )
     void this.#ended.then(() => {
       this.#hasEnded = true
@@ -28,20 +35,15 @@ export class TestsInside {
 
   /** The next result of a test: of several with the same name, in their order. */
   async next(path: readonly string[]): Promise<TestResult> {
-    const key = keyOf('test', path)
-    for (;;) {
-      const result = this.#results.get(key)?.shift()
-      if (result) return result
-      if (this.#hasEnded) return this.#missing(path)
-      await new Promise<void>((resolve) => this.#waiting.set(key, [...(this.#waiting.get(key) ?? []), resolve]))
-    }
+    return (await this.#awaited(keyOf('test', path))) ?? this.#missing(path)
   }
 
-  /** What a heading's own hooks threw, or for a whole file what went wrong outside of all tests. */
-  async failureOf(path: readonly string[], isFile: boolean): Promise<Error | undefined> {
-    if (isFile) await this.#ended
-    const result = this.#results.get(keyOf('suite', path))?.shift()
-    return result && this.errorOf(result)
+  /** What a heading's own hooks threw; of the file, which has no path, also why its run ended as it should not. */
+  async failureOf(path: readonly string[]): Promise<Error | undefined> {
+    const result = await this.#awaited(keyOf('suite', path))
+    if (result?.errors) return this.errorOf(result)
+    const end = path.length === 0 ? await this.#ended : undefined
+    return end instanceof Error && !(end instanceof LabUnavailable) ? end : undefined
   }
 
   /** As it was thrown inside, told in terms of the files here. */
@@ -56,21 +58,13 @@ export class TestsInside {
     this.#stop.abort()
   }
 
-  async #run(file: string, pattern: string | undefined): Promise<number> {
-    const { environment, ...job } = await jobOf(['node', file])
-    return runInMachine({
-      ...job,
-      environment: {
-        ...environment,
-        MICROVMI_KVM_RESULTS: RESULTS,
-        ...(pattern === undefined ? {} : { MICROVMI_KVM_TESTS: pattern }),
-      },
-      stdout: process.stdout,
-      stderr: process.stderr,
-      result: (line) => this.#take(parseResult(line)),
-      timeout: DEADLINE,
-      signal: this.#stop.signal,
-    })
+  /** The next result with this key, or `undefined` when the run has ended without it. */
+  async #awaited(key: string): Promise<TestResult | undefined> {
+    for (;;) {
+      const result = this.#results.get(key)?.shift()
+      if (result || this.#hasEnded) return result
+      await new Promise<void>((resolve) => this.#waiting.set(key, [...(this.#waiting.get(key) ?? []), resolve]))
+    }
   }
 
   #take(result: TestResult): void {

@@ -24,7 +24,9 @@ export async function runTests(file: string, load: () => Promise<unknown>): Prom
   let failed = false
   const runner = new Runner(pattern === undefined ? undefined : new RegExp(pattern), load, (result) => {
     failed ||= result.state === 'fail'
-    if (sink === undefined) process.stdout.write(resultText(result))
+    // A heading fails with what is below it: for a reader, only what its own hooks threw is news.
+    const isNews = result.type === 'test' || result.errors !== undefined
+    if (sink === undefined) process.stdout.write(isNews ? resultText(result) : '')
     else writeSync(sink, `${JSON.stringify(result)}\n`)
   })
   await startTests([file], runner)
@@ -37,6 +39,7 @@ class Runner implements VitestRunner {
   readonly #load: () => Promise<unknown>
   readonly #tell: (result: TestResult) => void
   readonly #tasks = new Map<string, Task>()
+  readonly #told = new Set<string>()
 
   constructor(pattern: RegExp | undefined, load: () => Promise<unknown>, tell: (result: TestResult) => void) {
     this.#load = load
@@ -69,6 +72,15 @@ class Runner implements VitestRunner {
     for (const file of files) this.#note(file)
   }
 
+  /** At once: should a later test end the process, what came before it is known. */
+  onAfterRunTask(test: Test): void {
+    this.#report(test)
+  }
+
+  onAfterRunSuite(suite: Suite): void {
+    this.#report(suite)
+  }
+
   async onTaskUpdate(_: unknown, events: TaskEventPack[]): Promise<void> {
     for (const [id, event] of events) {
       const task = this.#tasks.get(id)
@@ -85,8 +97,8 @@ class Runner implements VitestRunner {
     const { state, duration, errors = [] } = task.result ?? {}
     // @vitest/runner declares the note with the skipped state only in its compiled code.
     const note = Reflect.get(task.result ?? {}, 'note')
-    // A heading fails with what is below it: only what its own hooks threw is news.
-    if (task.type === 'suite' && errors.length === 0) return
+    if (this.#told.has(task.id)) return
+    this.#told.add(task.id)
     this.#tell({
       type: task.type,
       path: pathOf(task),
