@@ -1,21 +1,38 @@
 import { LabUnavailable } from '@microvmi/lab-debian'
-import { jobOf } from './job.ts'
-import { RESULTS, runInMachine } from './machine.ts'
 import { parseResult, type TestError, type TestResult } from './results.ts'
 
-/** From power-on to the last result, in milliseconds. */
-const DEADLINE = 10 * 60_000
+/** Where tests run: another machine, or another operating system's program. */
+export interface Place {
+  /**
+   * Runs a test file (see `bundled`) and gives each line that it writes to where `MICROVMI_RESULTS` says to `result`.
+   * Returns its exit status.
+   */
+  run(job: TestJob): Promise<number>
+  /** Where this checkout's files seem to be, in the stacks of what is thrown there. */
+  readonly root: string
+}
 
-/** One test file's run in an outer machine, and its results as they come. */
+/** One test file's run. */
+export interface TestJob {
+  readonly file: string
+  /** `MICROVMI_TESTS`, where only some tests are to run. */
+  readonly environment: Readonly<Record<string, string>>
+  readonly result: (line: string) => void
+  readonly signal: AbortSignal
+}
+
+/** One test file's run elsewhere, and its results as they come. */
 export class TestsInside {
   readonly #stop = new AbortController()
   readonly #results = new Map<string, TestResult[]>()
   readonly #waiting = new Map<string, (() => void)[]>()
   readonly #ended: Promise<unknown>
+  readonly #place: Place
   #hasEnded = false
 
   /** @param pattern of the full names of tests to run; default: all */
-  constructor(file: string, pattern?: string) {
+  constructor(place: Place, file: string, pattern?: string) {
+    this.#place = place
     this.#ended = this.#run(file, pattern).then(
       (status) => (status === 0 || status === 1 ? undefined : new Error(`the tests ended with status ${status}`)),
       (error: unknown) => error,
@@ -46,29 +63,21 @@ export class TestsInside {
 
   /** As it was thrown inside, told in terms of the files here. */
   errorOf({ errors = [] }: TestResult): Error {
-    const [first, ...others] = errors.map(errorFrom)
+    const [first, ...others] = errors.map((error) => errorFrom(error, this.#place.root))
     if (first === undefined) return new Error('it failed without an error')
     return others.length === 0 ? first : new AggregateError([first, ...others], first.message)
   }
 
-  /** Turns the machine off. */
+  /** Ends it. */
   stop(): void {
     this.#stop.abort()
   }
 
-  async #run(file: string, pattern: string | undefined): Promise<number> {
-    const { environment, ...job } = await jobOf(['node', file])
-    return runInMachine({
-      ...job,
-      environment: {
-        ...environment,
-        MICROVMI_KVM_RESULTS: RESULTS,
-        ...(pattern === undefined ? {} : { MICROVMI_KVM_TESTS: pattern }),
-      },
-      stdout: process.stdout,
-      stderr: process.stderr,
+  #run(file: string, pattern: string | undefined): Promise<number> {
+    return this.#place.run({
+      file,
+      environment: pattern === undefined ? {} : { MICROVMI_TESTS: pattern },
       result: (line) => this.#take(parseResult(line)),
-      timeout: DEADLINE,
       signal: this.#stop.signal,
     })
   }
@@ -102,9 +111,9 @@ function keyOf(type: TestResult['type'], path: readonly string[]): string {
   return JSON.stringify([type, ...path])
 }
 
-function errorFrom({ name, message, stack }: TestError): Error {
+function errorFrom({ name, message, stack }: TestError, root: string): Error {
   const error = new Error(message)
   error.name = name
-  error.stack = stack.replaceAll('/job/', `${process.cwd()}/`)
+  error.stack = stack.replaceAll(root, `${process.cwd()}/`)
   return error
 }
