@@ -15,11 +15,11 @@ import { resultText, type TestResult } from '../results.ts'
 const ENDINGS = new Set(['test-finished', 'test-failed-early', 'suite-finished', 'suite-failed-early'])
 
 /**
- * Runs a test file's tests, in the outer machine. Each result is a line, as soon as there is one: JSON on the port that
- * `MICROVMI_KVM_RESULTS` names, else text on the standard output. `MICROVMI_KVM_TESTS` is a pattern of full names.
+ * Runs a test file's tests, where the lab is. Each result is a line, as soon as there is one: JSON in the file (or
+ * port) that `MICROVMI_RESULTS` names, else text on the standard output. `MICROVMI_TESTS` is a pattern of full names.
  */
 export async function runTests(file: string, load: () => Promise<unknown>): Promise<void> {
-  const { MICROVMI_KVM_RESULTS: port, MICROVMI_KVM_TESTS: pattern } = process.env
+  const { MICROVMI_RESULTS: port, MICROVMI_TESTS: pattern } = process.env
   const sink = port === undefined ? undefined : openSync(port, 'w')
   let failed = false
   const runner = new Runner(pattern === undefined ? undefined : new RegExp(pattern), load, (result) => {
@@ -30,7 +30,7 @@ export async function runTests(file: string, load: () => Promise<unknown>): Prom
     else writeSync(sink, `${JSON.stringify(result)}\n`)
   })
   await startTests([file], runner)
-  // What a test left open must not keep the machine up.
+  // What a test left open must not keep it up.
   process.stdout.write('', () => process.exit(failed ? 1 : 0))
 }
 

@@ -1,20 +1,40 @@
 import { LabUnavailable } from '@microvmi/lab-debian'
 import { parseResult, type TestError, type TestResult } from './results.ts'
 
-/** Runs a test file somewhere: calls back with each line of results, and resolves with the exit status. */
-export type Run = (take: (line: string) => void, signal: AbortSignal) => Promise<number>
+/** Where tests run: another machine, or another operating system's program. */
+export interface Place {
+  /**
+   * Runs a test file (see `bundled`) and gives each line that it writes to where `MICROVMI_RESULTS` says to `result`.
+   * Returns its exit status.
+   */
+  run(job: TestJob): Promise<number>
+  /** Where this checkout's files seem to be, in the stacks of what is thrown there. */
+  readonly root: string
+}
 
-/** One test file's run in an outer machine, and its results as they come. */
+/** One test file's run. */
+export interface TestJob {
+  readonly file: string
+  /** `MICROVMI_TESTS`, where only some tests are to run. */
+  readonly environment: Readonly<Record<string, string>>
+  readonly result: (line: string) => void
+  readonly signal: AbortSignal
+}
+
+/** One test file's run elsewhere, and its results as they come. */
 export class TestsInside {
   readonly #stop = new AbortController()
   readonly #results = new Map<string, TestResult[]>()
   readonly #waiting = new Map<string, (() => void)[]>()
   readonly #ended: Promise<unknown>
+  readonly #place: Place
   #hasEnded = false
 
-  constructor(run: Run) {
+  /** @param pattern of the full names of tests to run; default: all */
+  constructor(place: Place, file: string, pattern?: string) {
+    this.#place = place
     let garbled: unknown
-    const take = (line: string) => {
+    const result = (line: string) => {
       try {
         this.#take(parseResult(line))
       } catch (error) {
@@ -23,7 +43,8 @@ export class TestsInside {
         this.stop()
       }
     }
-    this.#ended = run(take, this.#stop.signal).then(
+    const environment: Record<string, string> = pattern === undefined ? {} : { MICROVMI_TESTS: pattern }
+    this.#ended = place.run({ file, environment, result, signal: this.#stop.signal }).then(
       (status) => garbled ?? (status === 0 || status === 1 ? undefined : new Error(`the tests ended with ${status}`)),
       (error: unknown) => garbled ?? error,
     )
@@ -48,12 +69,12 @@ export class TestsInside {
 
   /** As it was thrown inside, told in terms of the files here. */
   errorOf({ errors = [] }: TestResult): Error {
-    const [first, ...others] = errors.map(errorFrom)
+    const [first, ...others] = errors.map((error) => errorFrom(error, this.#place.root))
     if (first === undefined) return new Error('it failed without an error')
     return others.length === 0 ? first : new AggregateError([first, ...others], first.message)
   }
 
-  /** Turns the machine off. */
+  /** Ends it. */
   stop(): void {
     this.#stop.abort()
   }
@@ -96,9 +117,9 @@ function keyOf(type: TestResult['type'], path: readonly string[]): string {
   return JSON.stringify([type, ...path])
 }
 
-function errorFrom({ name, message, stack }: TestError): Error {
+function errorFrom({ name, message, stack }: TestError, root: string): Error {
   const error = new Error(message)
   error.name = name
-  error.stack = stack.replaceAll('/job/', `${process.cwd()}/`)
+  error.stack = stack.replaceAll(root, `${process.cwd()}/`)
   return error
 }

@@ -1,12 +1,12 @@
 import { LabUnavailable } from '@microvmi/lab-debian'
 import { afterEach, expect, test, vi } from 'vitest'
 import type { TestResult } from './results.ts'
-import { type Run, TestsInside } from './tests-inside.ts'
+import { type Place, TestsInside } from './tests-inside.ts'
 
 const line = (result: Partial<TestResult>) => JSON.stringify({ type: 'test', path: ['a'], state: 'pass', ...result })
 
-function running(run: Run): TestsInside {
-  return new TestsInside(run)
+function running(run: Place['run']): TestsInside {
+  return new TestsInside({ root: '/job/', run }, 'x.test.ts')
 }
 
 afterEach(() => {
@@ -14,11 +14,11 @@ afterEach(() => {
 })
 
 test('results are told by name, in whatever order they come; those of one name in their own', async () => {
-  const inside = running(async (take) => {
-    take(line({ path: ['b'], duration: 1 }))
+  const inside = running(async ({ result }) => {
+    result(line({ path: ['b'], duration: 1 }))
     await undefined
-    take(line({ path: ['a'], duration: 2 }))
-    take(line({ path: ['a'], duration: 3 }))
+    result(line({ path: ['a'], duration: 2 }))
+    result(line({ path: ['a'], duration: 3 }))
     return 0
   })
   expect(await inside.next(['a'])).toMatchObject({ path: ['a'], duration: 2 })
@@ -42,8 +42,8 @@ test('errors are told in terms of the files here', () => {
 
 test('what hooks threw fails their heading, and a run that ended badly the file', async () => {
   const errors = [{ name: 'Error', message: 'in a hook', stack: '' }]
-  const inside = running(async (take) => {
-    take(line({ type: 'suite', path: ['d'], state: 'fail', errors }))
+  const inside = running(async ({ result }) => {
+    result(line({ type: 'suite', path: ['d'], state: 'fail', errors }))
     return 134
   })
   expect((await inside.failureOf([]))?.message).toContain('134')
@@ -56,15 +56,15 @@ test('a test that nothing was told of fails with the reason', async () => {
   expect(silent).toMatchObject({ state: 'fail' })
   const broken = await running(async () => Promise.reject(new Error('no disk'))).next(['a'])
   expect(broken.errors?.[0]?.message).toBe('no disk')
-  const garbled = await running(async (take) => {
-    take('{"type":"test"}')
+  const garbled = await running(async ({ result }) => {
+    result('{"type":"test"}')
     return 0
   }).next(['a'])
   expect(garbled.errors?.[0]?.name).toBe('SyntaxError')
 })
 
 test('where the lab cannot come up tests are skipped with the reason, or fail with it when labs are required', async () => {
-  const unavailable: Run = async () => Promise.reject(new LabUnavailable('needs gcc'))
+  const unavailable: Place['run'] = async () => Promise.reject(new LabUnavailable('needs gcc'))
   vi.stubEnv('MICROVMI_LABS', '')
   const inside = running(unavailable)
   expect(await inside.next(['a'])).toMatchObject({ state: 'skip', note: 'needs gcc' })
@@ -75,7 +75,7 @@ test('where the lab cannot come up tests are skipped with the reason, or fail wi
 
 test('it can be stopped', async () => {
   const inside = running(
-    (_, signal) => new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(new Error('off')))),
+    ({ signal }) => new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(new Error('off')))),
   )
   const next = inside.next(['a'])
   inside.stop()
