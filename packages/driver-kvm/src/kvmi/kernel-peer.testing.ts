@@ -1,0 +1,558 @@
+import type { BackendEvent, Injection, InterceptRequest, Reply } from '@microvmi/core/driver'
+import type { Guest } from '@microvmi/mock'
+import { changesIn, encodeEventMsrs, encodeRegs } from './kernel-structs.testing.ts'
+import {
+  COMMANDS_A,
+  COMMANDS_C,
+  EBUSY,
+  EINVAL,
+  ENOENT,
+  ENOSYS,
+  EOPNOTSUPP,
+  EPERM,
+  EVENTS_A,
+  EVENTS_C,
+  OF_VCPU,
+} from './kernel-tables.testing.ts'
+import type { MockBackend, PeerOptions } from './qemu-peer.testing.ts'
+
+/** One event on the wire, and the event of the mock guest's that it stands for. */
+interface Raised {
+  readonly name: string
+  readonly specific: Buffer
+}
+
+/** What a vCPU stands still for: events that are sent one after the other, then the mock goes on. */
+interface Held {
+  readonly mock: BackendEvent
+  readonly left: Raised[]
+  current: Raised
+  seq: number
+  /** What the mock is to do when all have their answers. */
+  reply: Reply
+  pending: Buffer | undefined
+}
+
+interface VcpuState {
+  readonly events: Set<string>
+  readonly crs: Set<number>
+  readonly msrs: Set<number>
+  stepping: boolean
+  pauses: number
+  trap: { readonly vector: number; readonly injection: Injection } | undefined
+}
+
+/**
+ * Plays the kernel's side of one connection, with a mock guest behind it: takes commands, raises events, is as strict
+ * as the kernel about padding and sizes. A peer of tests: it shares no code with the driver.
+ */
+export class KernelPeer {
+  readonly #options: PeerOptions
+  readonly #backend: MockBackend
+  readonly #guest: Guest
+  readonly #send: (bytes: Buffer) => void
+  readonly #close: () => void
+  readonly #isA: boolean
+  readonly #vcpus: VcpuState[]
+  readonly #held = new Map<number, Held>()
+  /** Requests that are armed in the mock, by what they are. */
+  readonly #armed = new Map<string, number>()
+  readonly #rights = new Map<string, { readonly view: number; readonly frame: number; readonly rights: number }>()
+  #nextArmed = 1
+  #nextSeq = 1000
+  #unhookWanted = false
+
+  constructor(
+    options: PeerOptions,
+    backend: MockBackend,
+    guest: Guest,
+    wire: { readonly send: (bytes: Buffer) => void; readonly close: () => void },
+  ) {
+    this.#options = options
+    this.#backend = backend
+    this.#guest = guest
+    this.#send = wire.send
+    this.#close = wire.close
+    this.#isA = options.generation === 'A'
+    this.#vcpus = Array.from({ length: backend.vcpuCount }, () => newVcpu())
+    backend.events.listen({ deliver: (event) => this.#raise(event), fail: () => this.#close() })
+  }
+
+  /** Whole messages. */
+  message(bytes: Buffer): void {
+    const [id, size, seq] = [bytes.readUInt16LE(0), bytes.readUInt16LE(2), bytes.readUInt32LE(4)]
+    const body = bytes.subarray(8, 8 + size)
+    const isAnswer = id === (this.#isA ? 0 : 1)
+    const name = (this.#isA ? COMMANDS_A : COMMANDS_C)[id]
+    if (isAnswer) this.#answered(body, seq)
+    else if (name === undefined) this.#reply(id, seq, ENOSYS)
+    else if (this.#options.deniedCommands?.includes(id)) this.#reply(id, seq, EPERM)
+    else this.#do(name, id, seq, body)
+  }
+
+  #do(name: string, id: number, seq: number, body: Buffer): void {
+    const result = this.#command(name, body)
+    if (typeof result === 'number') this.#reply(id, seq, result)
+    else this.#reply(id, seq, 0, result)
+    if (name === 'pause') this.#sync()
+  }
+
+  /** QEMU is about to migrate, or the like. */
+  unhook(): boolean {
+    if (!this.#unhookWanted) return false
+    const body = this.#isA ? this.#eventBody(0, 'unhook') : Buffer.from([0, 0, 0, 0, 0, 0, 0, 0])
+    this.#message(this.#isA ? 1 : 0, this.#nextSeq++, body)
+    return true
+  }
+
+  /** The connection has ended: as if it had never been. */
+  release(): void {
+    for (const number of this.#armed.values()) this.#backend.events.disarm(number)
+    this.#backend.release()
+  }
+
+  #command(name: string, body: Buffer): number | Buffer {
+    if (!OF_VCPU.has(name)) return this.#ofVm(name, body)
+    const vcpu = body.readUInt16LE(0)
+    const state = this.#vcpus[vcpu]
+    if (body.readUInt16LE(2) !== 0 || body.readUInt32LE(4) !== 0 || !state) return EINVAL
+    return this.#ofVcpu(name, body.subarray(8), vcpu, state)
+  }
+
+  #ofVm(name: string, body: Buffer): number | Buffer {
+    switch (name) {
+      case 'version':
+        return this.#version()
+      case 'checkCommand': {
+        const id = body.readUInt16LE(0)
+        if (!(id in (this.#isA ? COMMANDS_A : COMMANDS_C))) return ENOENT
+        return this.#options.deniedCommands?.includes(id) ? EPERM : 0
+      }
+      case 'checkEvent': {
+        const id = body.readUInt16LE(0)
+        if (!Object.values(this.#events).includes(id)) return ENOENT
+        return this.#options.deniedEvents?.includes(id) ? EPERM : 0
+      }
+      case 'info': {
+        const info = Buffer.alloc(16)
+        info.writeUInt32LE(this.#vcpus.length, 0)
+        return info
+      }
+      case 'vmEvents':
+        if (body.readUInt16LE(0) === 0) this.#unhookWanted = body[2] === 1
+        return 0
+      case 'maxGfn': {
+        const last = this.#guest.ranges.at(-1)
+        const gfn = Buffer.alloc(8)
+        gfn.writeBigUInt64LE(BigInt(((last?.start ?? 0) + (last?.length ?? 0)) / 4096), 0)
+        return gfn
+      }
+      case 'pause':
+        return this.#pause(body)
+      case 'read':
+      case 'write':
+        return this.#memory(name, body)
+      case 'pageAccess':
+        return this.#pageAccess(body)
+      case 'createView': {
+        const view = Buffer.alloc(8)
+        view.writeUInt16LE(this.#backend.views.create(), 0)
+        return view
+      }
+      case 'destroyView':
+        return this.#try(() => this.#backend.views.destroy(body.readUInt16LE(0)))
+      default:
+        return ENOSYS
+    }
+  }
+
+  #version(): Buffer {
+    const version = Buffer.alloc(16)
+    version.writeUInt32LE(1, 0)
+    if (this.#isA) {
+      version[10] = 1
+    } else {
+      version.writeUInt32LE(8184, 4)
+      version[8] = 1
+    }
+    return version
+  }
+
+  #pause(body: Buffer): number {
+    const [vcpu, wait] = this.#isA ? [body.readUInt16LE(0), body[8]] : [body.readUInt16LE(0), body[2]]
+    const padding = this.#isA ? [...body.subarray(2, 8), ...body.subarray(9, 16)] : [...body.subarray(3, 8)]
+    const state = this.#vcpus[vcpu]
+    if (!state || (wait ?? 0) > 1 || padding.some((byte) => byte !== 0)) return EINVAL
+    // MAX_PAUSE_REQUESTS
+    if (state.pauses > 1001) return EBUSY
+    state.pauses += 1
+    return 0
+  }
+
+  #memory(name: 'read' | 'write', body: Buffer): number | Buffer {
+    const address = Number(body.readBigUInt64LE(0))
+    const size = this.#isA ? Number(body.readBigUInt64LE(8)) : body.readUInt16LE(8)
+    if (!this.#isA && (body.readUInt16LE(10) !== 0 || body.readUInt32LE(12) !== 0)) return EINVAL
+    if (size === 0 || (address % 4096) + size > 4096) return EINVAL
+    // Kernel 5.4 says EINVAL also where there is no page.
+    const missing = this.#isA ? EINVAL : ENOENT
+    if (name === 'write') {
+      const from = body.subarray(16, 16 + size)
+      if (from.length < size) return EINVAL
+      return this.#backend.memory.write(address, from) === size ? 0 : missing
+    }
+    const into = Buffer.alloc(size)
+    return this.#backend.memory.read(address, into) === size ? into : missing
+  }
+
+  #pageAccess(body: Buffer): number {
+    const [view, count] = this.#isA ? [body.readUInt16LE(0), body.readUInt16LE(2)] : [0, body.readUInt16LE(0)]
+    if (body.length < 8 + 16 * count || body.readUInt32LE(4) !== 0) return EINVAL
+    let failure = 0
+    for (let index = 0; index < count; index++) {
+      const entry = body.subarray(8 + 16 * index)
+      const address = Number(entry.readBigUInt64LE(0))
+      const rights = entry[8] ?? 0
+      // EPT: no write without read.
+      if (rights > 7 || (rights & 3) === 2) failure ||= EINVAL
+      else failure ||= this.#try(() => this.#setRights(view, address / 4096, rights))
+    }
+    this.#sync()
+    return failure
+  }
+
+  #setRights(view: number, frame: number, rights: number): void {
+    const access = (['none', 'r', 'w', 'rw', 'x', 'rx', 'wx', 'rwx'] as const)[rights] ?? 'none'
+    this.#backend.memory.setAccess(frame * 4096, 4096, access, view)
+    const key = `${view}:${frame}`
+    if (rights === 7) this.#rights.delete(key)
+    else this.#rights.set(key, { view, frame, rights })
+  }
+
+  #ofVcpu(name: string, body: Buffer, vcpu: number, state: VcpuState): number | Buffer {
+    switch (name) {
+      case 'events': {
+        const event = this.#eventName(body.readUInt16LE(0))
+        if (event === undefined || (body[2] ?? 0) > 1) return EINVAL
+        if (this.#options.deniedEvents?.includes(body.readUInt16LE(0))) return EPERM
+        set(state.events, event, body[2] === 1)
+        break
+      }
+      case 'cr': {
+        const [register, enable] = this.#isA ? [body.readUInt32LE(4), body[0]] : [body[0] ?? 0, body[1]]
+        if (![0, 3, 4].includes(register) || (enable ?? 0) > 1) return EINVAL
+        set(state.crs, register, enable === 1)
+        break
+      }
+      case 'msr':
+        if (body.readUInt16LE(2) !== 0 || (body[0] ?? 0) > 1) return EINVAL
+        set(state.msrs, body.readUInt32LE(4), body[0] === 1)
+        break
+      case 'singlestep':
+        state.stepping = body[0] === 1
+        break
+      case 'getRegisters':
+        return this.#getRegisters(body, vcpu)
+      case 'setRegisters': {
+        const held = this.#held.get(vcpu)
+        if (!held) return EOPNOTSUPP
+        held.pending = Buffer.from(body.subarray(0, 144))
+        return body.length === 144 ? 0 : EINVAL
+      }
+      case 'inject':
+        return this.#inject(body, vcpu, state)
+      case 'switchView':
+        return this.#try(() => this.#backend.views.switch(body.readUInt16LE(0), vcpu))
+      case 'changeGfn': {
+        const [view, gfn, to] = [
+          body.readUInt16LE(0),
+          Number(body.readBigUInt64LE(8)),
+          Number(body.readBigUInt64LE(16)),
+        ]
+        return this.#try(() => this.#backend.views.remap(view, gfn, to === gfn ? undefined : to))
+      }
+      default:
+        return ENOSYS
+    }
+    this.#sync()
+    return 0
+  }
+
+  #getRegisters(body: Buffer, vcpu: number): number | Buffer {
+    const count = body.readUInt16LE(0)
+    if (body.length < 8 + 4 * count) return EINVAL
+    const registers = this.#backend.registers.read(vcpu)
+    const bytes = Buffer.alloc(472 + 16 * count)
+    bytes.writeUInt32LE(8, 0)
+    encodeRegs(registers).copy(bytes, 8)
+    bytes.writeUInt32LE(count, 464)
+    for (let index = 0; index < count; index++) {
+      const msr = body.readUInt32LE(8 + 4 * index)
+      try {
+        bytes.writeUInt32LE(msr, 472 + 16 * index)
+        bytes.writeBigUInt64LE(this.#backend.msr.read(vcpu, msr), 480 + 16 * index)
+      } catch {
+        return EINVAL
+      }
+    }
+    return bytes
+  }
+
+  #inject(body: Buffer, vcpu: number, state: VcpuState): number {
+    if (state.trap !== undefined) return EBUSY
+    const [vector, errorCode, cr2] = [body[0] ?? 0, body.readUInt32LE(4), body.readBigUInt64LE(8)]
+    const hasError = [8, 10, 11, 12, 13, 14, 17].includes(vector)
+    const more = { ...(hasError ? { errorCode } : {}), ...(vector === 14 ? { cr2 } : {}) }
+    const injection: Injection = { type: 'exception', vector, ...more }
+    if (this.#isA && !state.events.has('trap')) return this.#try(() => this.#backend.inject(vcpu, injection))
+    state.trap = { vector, injection }
+    this.#sync()
+    return 0
+  }
+
+  /** Arms in the mock what some vCPU wants, and what a vCPU waits in still. */
+  #sync(): void {
+    const wanted = new Map<string, InterceptRequest>()
+    for (const [vcpu, state] of this.#vcpus.entries()) this.#wants(vcpu, state, wanted)
+    const waiting = new Set([...this.#held.values()].flatMap(({ mock }) => mock.armed))
+    for (const [key, number] of [...this.#armed]) {
+      if (wanted.has(key) || waiting.has(number)) continue
+      this.#armed.delete(key)
+      this.#backend.events.disarm(number)
+    }
+    for (const [key, request] of wanted) {
+      if (this.#armed.has(key)) continue
+      const number = this.#nextArmed++
+      this.#armed.set(key, number)
+      this.#backend.events.arm(request, number)
+    }
+  }
+
+  #wants(vcpu: number, state: VcpuState, wanted: Map<string, InterceptRequest>): void {
+    const { events, crs, msrs } = state
+    if (events.has('cr')) {
+      for (const register of crs) wanted.set(`cr${register}`, { kind: 'cr', register: `cr${register}` as 'cr3' })
+    }
+    if (events.has('xsetbv')) wanted.set('xcr0', { kind: 'cr', register: 'xcr0' })
+    if (events.has('msr')) for (const msr of msrs) wanted.set(`msr${msr}`, { kind: 'msr', msr })
+    if (events.has('breakpoint')) wanted.set('int3', { kind: 'int3' })
+    if (events.has('descriptor')) wanted.set('descriptor', { kind: 'descriptor' })
+    if (events.has('cpuid')) wanted.set('cpuid', { kind: 'cpuid' })
+    if (events.has('hypercall')) wanted.set('hypercall', { kind: 'hypercall' })
+    if (events.has('pf')) {
+      for (const [key, { view, frame, rights }] of this.#rights) {
+        const access = (['none', 'r', 'w', 'rw', 'x', 'rx', 'wx', 'rwx'] as const)[7 & ~rights] ?? 'rwx'
+        if (access === 'none') continue
+        wanted.set(`pf${key}:${access}`, { kind: 'memory', address: frame * 4096, length: 4096, access, view })
+      }
+    }
+    // Pauses and traps are raised as steps are: at the vCPU's next instruction.
+    if (state.stepping || state.pauses > 0 || state.trap) wanted.set(`step${vcpu}`, { kind: 'singlestep', vcpu })
+  }
+
+  /** The mock guest did something: what of it is told on the wire? */
+  #raise(event: BackendEvent): void {
+    const state = this.#vcpus[event.vcpu]
+    const raised = state ? this.#raisedBy(event, event.vcpu, state) : []
+    const [first, ...left] = raised
+    if (!first) {
+      if (event.stops !== 'none') this.#backend.events.reply(event, {})
+      return
+    }
+    const held: Held = { mock: event, left, current: first, seq: 0, reply: {}, pending: undefined }
+    this.#held.set(event.vcpu, held)
+    this.#tell(event.vcpu, held)
+  }
+
+  #raisedBy(event: BackendEvent, vcpu: number, state: VcpuState): Raised[] {
+    const { events } = state
+    switch (event.kind) {
+      case 'cr': {
+        const { register, old, new: value } = event.fields
+        if (register === 'xcr0')
+          return events.has('xsetbv') ? [raised('xsetbv', this.#isA ? [] : [0n, old, value])] : []
+        const number = Number(register.slice(2))
+        return events.has('cr') && state.crs.has(number) ? [raised('cr', [BigInt(number), old, value])] : []
+      }
+      case 'msr': {
+        const { msr, old = 0n, new: value } = event.fields
+        return events.has('msr') && state.msrs.has(msr) ? [raised('msr', [BigInt(msr), old, value])] : []
+      }
+      case 'int3': {
+        const { address, length = 1 } = event.fields
+        const physical = BigInt(this.#translate(vcpu, address) ?? 0)
+        return events.has('breakpoint') ? [raised('breakpoint', [physical, BigInt(length)])] : []
+      }
+      case 'memory': {
+        const { address, virtualAddress = 2n ** 64n - 1n, access, view = 0 } = event.fields
+        const bits = BigInt(['', 'r', 'w', '', 'x'].indexOf(access)) | (this.#isA ? BigInt(view) << 16n : 0n)
+        return events.has('pf') ? [raised('pf', [virtualAddress, BigInt(address), bits])] : []
+      }
+      case 'cpuid': {
+        const { leaf, subleaf, length } = event.fields
+        return events.has('cpuid') ? [raised('cpuid', [BigInt(leaf) | (BigInt(subleaf) << 32n), BigInt(length)])] : []
+      }
+      case 'descriptor': {
+        const { table, write } = event.fields
+        const number = { idt: 1n, gdt: 2n, ldt: 3n, tr: 4n }[table]
+        return events.has('descriptor') ? [raised('descriptor', [number | (write ? 0x100n : 0n)])] : []
+      }
+      case 'hypercall':
+        return events.has('hypercall') ? [raised('hypercall', [])] : []
+      case 'singlestep': {
+        const isTold = state.stepping && (!this.#isA || events.has('singlestep'))
+        const { trap } = state
+        return [
+          ...(isTold ? [raised('singlestep', [0n])] : []),
+          ...(trap ? [raised('trap', [BigInt(trap.vector), 0n])] : []),
+          ...(state.pauses > 0 ? [raised('pause', [])] : []),
+        ]
+      }
+      default:
+        return []
+    }
+  }
+
+  #tell(vcpu: number, held: Held): void {
+    const { name, specific } = held.current
+    const state = this.#vcpus[vcpu]
+    if (name === 'pause' && state) state.pauses -= 1
+    held.seq = this.#nextSeq++
+    this.#message(1, held.seq, Buffer.concat([this.#eventBody(vcpu, name), specific]))
+  }
+
+  #eventBody(vcpu: number, name: string): Buffer {
+    const registers = this.#backend.registers.read(vcpu)
+    const { view } = this.#guest.vcpu(vcpu)
+    const common = Buffer.alloc(16)
+    common.writeUInt16LE(544, 0)
+    common.writeUInt16LE(vcpu, 2)
+    common[8] = 8
+    if (this.#isA) {
+      common[4] = this.#events[name] ?? 0
+      common.writeUInt16LE(view, 10)
+    }
+    const event = Buffer.concat([common, encodeRegs(registers), encodeEventMsrs(registers)])
+    if (this.#isA) return event
+    const header = Buffer.alloc(8)
+    header.writeUInt16LE(this.#events[name] ?? 0, 0)
+    return Buffer.concat([header, event])
+  }
+
+  /** An event has its answer. What the kernel cannot read ends the connection. */
+  #answered(body: Buffer, seq: number): void {
+    const [vcpu, action, event] = [body.readUInt16LE(0), body[8] ?? 0, body[9]]
+    const held = this.#held.get(vcpu)
+    if (!held || held.seq !== seq || event !== this.#events[held.current.name]) {
+      this.#close()
+      return
+    }
+    const own = { cr: 8, msr: 8, pf: this.#isA ? 272 : 0 }[held.current.name] ?? 0
+    if (body.length !== 16 + own) {
+      this.#close()
+      return
+    }
+    held.reply = { ...held.reply, ...this.#replyTo(held, action, body.subarray(16), vcpu) }
+    const state = this.#vcpus[vcpu]
+    const { pending } = held
+    const changes = pending ? changesIn(pending, this.#backend.registers.read(vcpu)) : {}
+    // What was asked for meanwhile comes before the vCPU goes on.
+    const isPausing = held.mock.kind === 'singlestep' && (state?.pauses ?? 0) > 0
+    const next = held.left.shift() ?? (isPausing ? raised('pause', []) : undefined)
+    if (next) {
+      this.#backend.registers.write(vcpu, changes)
+      held.pending = undefined
+      held.current = next
+      this.#tell(vcpu, held)
+      return
+    }
+    this.#held.delete(vcpu)
+    const registers = Object.keys(changes).length > 0 ? { registers: changes } : {}
+    this.#backend.events.reply(held.mock, { ...held.reply, ...registers })
+    this.#sync()
+  }
+
+  #replyTo(held: Held, action: number, own: Buffer, vcpu: number): Reply {
+    const { name, specific } = held.current
+    if (name === 'cr' || name === 'msr') return { value: own.readBigUInt64LE(0) }
+    if (name === 'breakpoint' && action === 1) return this.#retry(vcpu, specific)
+    const state = this.#vcpus[vcpu]
+    if (name === 'trap' && state?.trap) {
+      const { injection } = state.trap
+      state.trap = undefined
+      return { inject: injection }
+    }
+    if (name === 'pf' && this.#isA && action === 0) {
+      const [address, size] = [own.readBigUInt64LE(0), own.readUInt32LE(8)]
+      const gva = specific.readBigUInt64LE(0)
+      if (size > 0 && gva >= address && gva < address + BigInt(size)) {
+        return { emulate: { data: Buffer.from(own.subarray(16, 16 + size)) } }
+      }
+    }
+    return {}
+  }
+
+  /** The instruction is tried again, with what is there by now: unless rip is to be elsewhere. */
+  #retry(vcpu: number, specific: Buffer): Reply {
+    const pending = this.#held.get(vcpu)?.pending
+    const { rip } = this.#backend.registers.read(vcpu)
+    if (pending && pending.readBigUInt64LE(128) !== rip) return {}
+    const instruction = Buffer.alloc(16)
+    const physical = Number(specific.readBigUInt64LE(0))
+    const length = Math.min(16, 4096 - (physical % 4096))
+    this.#backend.memory.read(physical, instruction.subarray(0, length))
+    return { emulate: { instruction } }
+  }
+
+  #translate(vcpu: number, address: bigint): number | undefined {
+    const { cr3 } = this.#backend.registers.read(vcpu)
+    const process = this.#guest.processes.find((one) => one.cr3 === cr3)
+    return this.#guest.translate(process ?? this.#guest.kernel, address)
+  }
+
+  get #events(): Readonly<Record<string, number>> {
+    return this.#isA ? EVENTS_A : EVENTS_C
+  }
+
+  #eventName(id: number): string | undefined {
+    return Object.keys(this.#events).find((name) => this.#events[name] === id)
+  }
+
+  #reply(id: number, seq: number, error: number, data: Buffer = Buffer.alloc(0)): void {
+    const code = Buffer.alloc(8)
+    code.writeInt32LE(error, 0)
+    this.#message(id, seq, Buffer.concat([code, data]))
+  }
+
+  #message(id: number, seq: number, body: Buffer): void {
+    const header = Buffer.alloc(8)
+    header.writeUInt16LE(id, 0)
+    header.writeUInt16LE(body.length, 2)
+    header.writeUInt32LE(seq, 4)
+    this.#send(Buffer.concat([header, body]))
+  }
+
+  #try(work: () => void): number {
+    try {
+      work()
+      return 0
+    } catch {
+      return EINVAL
+    }
+  }
+}
+
+function newVcpu(): VcpuState {
+  return { events: new Set(), crs: new Set(), msrs: new Set(), stepping: false, pauses: 0, trap: undefined }
+}
+
+function raised(name: string, words: readonly bigint[]): Raised {
+  const specific = Buffer.alloc(8 * words.length)
+  for (const [index, word] of words.entries()) specific.writeBigUInt64LE(BigInt.asUintN(64, word), 8 * index)
+  return { name, specific }
+}
+
+function set<T>(values: Set<T>, value: T, on: boolean): void {
+  if (on) values.add(value)
+  else values.delete(value)
+}
