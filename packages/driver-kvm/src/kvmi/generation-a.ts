@@ -24,8 +24,6 @@ export const GENERATION_A: Generation = {
     setPageAccess: 21,
     getMaxGfn: 29,
     switchView: 32,
-    translate: 35,
-    getXcr: 37,
     createView: 43,
     destroyView: 44,
     changeGfn: 60,

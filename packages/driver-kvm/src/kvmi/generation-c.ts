@@ -23,10 +23,8 @@ export const GENERATION_C: Generation = {
     setRegisters: ofVcpu(4),
     controlCr: ofVcpu(6),
     injectException: ofVcpu(7),
-    getXcr: ofVcpu(8),
     controlMsr: ofVcpu(12),
     controlSinglestep: ofVcpu(13),
-    translate: ofVcpu(14),
   },
   events: {
     unhook: ofVm(0),

@@ -61,6 +61,8 @@ export class KernelPeer {
   #nextArmed = 1
   #nextSeq = 1000
   #unhookWanted = false
+  /** Commands get no answers: for batches, which libkvmi sends and the driver does not. */
+  #quiet = false
 
   constructor(
     options: PeerOptions,
@@ -147,6 +149,10 @@ export class KernelPeer {
         gfn.writeBigUInt64LE(BigInt(((last?.start ?? 0) + (last?.length ?? 0)) / 4096), 0)
         return gfn
       }
+      case 'commandResponse':
+        // u8 enable, u8 now: before this one's own answer, or behind it.
+        this.#quiet = body[0] === 0
+        return body[1] === 1 ? 0 : ENOSYS
       case 'pause':
         return this.#pause(body)
       case 'read':
@@ -519,6 +525,7 @@ export class KernelPeer {
   }
 
   #reply(id: number, seq: number, error: number, data: Buffer = Buffer.alloc(0)): void {
+    if (this.#quiet) return
     const code = Buffer.alloc(8)
     code.writeInt32LE(error, 0)
     this.#message(id, seq, Buffer.concat([code, data]))

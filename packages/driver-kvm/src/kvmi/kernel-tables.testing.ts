@@ -20,6 +20,7 @@ export const COMMANDS_A: Readonly<Record<number, string>> = {
   18: 'write',
   19: 'inject',
   21: 'pageAccess',
+  27: 'commandResponse',
   29: 'maxGfn',
   32: 'switchView',
   43: 'createView',

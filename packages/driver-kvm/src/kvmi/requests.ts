@@ -119,12 +119,6 @@ export class Requests {
     message.setBytes(VCPU_HEADER_LENGTH, regs)
   }
 
-  /** kvmi_vcpu_get_xcr: u8 xcr. */
-  getXcr(message: Message, vcpu: number, register: number): void {
-    this.#beginVcpu(message, 'getXcr', vcpu, 8)
-    message.setUint8(8, register)
-  }
-
   /** kvmi_read_physical: u64 gpa, u64 size. kvmi_vm_read_physical: u64 gpa, u16 size. */
   readPhysical(message: Message, address: number, length: number): void {
     message.begin(this.#id('readPhysical'), 16)
@@ -165,12 +159,6 @@ export class Requests {
       message.setWord(8 + 16 * index, frame * 4096)
       message.setUint8(16 + 16 * index, rights[index] ?? 0)
     }
-  }
-
-  /** kvmi_vcpu_translate_gva: u64 gva. */
-  translate(message: Message, vcpu: number, address: bigint): void {
-    this.#beginVcpu(message, 'translate', vcpu, 8)
-    message.setBigUint64(8, address)
   }
 
   /** No body. */
