@@ -94,7 +94,7 @@ export const kvmi: Driver<KvmiOptions, (typeof PROMISES)[number], (typeof POSSIB
           ...listener.taken.flatMap((caller) => listing(caller, 'this process has it open')),
         ])
       } finally {
-        for (const listener of listeners) listener.leave()
+        for (const listener of listeners) listener.leave(true)
       }
     },
 

@@ -46,7 +46,10 @@ export function decodeEvent(generation: Generation, id: number, seq: number, bod
   const name = nameOf(generation, start > 0 ? view.getUint16(0, true) : view.getUint8(start + EVENT.name))
   const vcpu = view.getUint16(start + EVENT.vcpu, true)
   const specific = start + size
-  if (name === 'unhook') return { name, seq, vcpu: 0, view, start, specific: start }
+  if (name === 'unhook') {
+    if (start > 0) throw new MicrovmiError('PROTOCOL', 'a KVMi event unhook of a vCPU')
+    return { name, seq, vcpu: 0, view, start, specific: start }
+  }
   if (size < EVENT.length) throw tooShort(size)
   const needed = name === 'xsetbv' && generation.xsetbvHasValues ? XSETBV_LENGTH : SPECIFIC_LENGTH[name]
   if (body.length < specific + needed) throw tooShort(body.length)

@@ -26,6 +26,8 @@ export class Listener {
   readonly #taken = new Set<Caller>()
   readonly #waiting = new Set<() => void>()
   #users = 0
+  /** Until when VMs that nobody has opened are kept. */
+  #kept = 0
   #linger: NodeJS.Timeout | undefined
   #lastFailure: MicrovmiError | undefined
 
@@ -103,11 +105,14 @@ export class Listener {
     if (this.#taken.delete(caller)) this.leave()
   }
 
-  leave(): void {
+  /** @param linger keeps the VMs that have dialled in for a while: after a listing somebody may open one */
+  leave(linger = false): void {
     this.#users -= 1
+    if (linger) this.#kept = performance.now() + LINGER
     if (this.#users > 0) return
-    if (this.callers.length === 0) this.#close()
-    else this.#linger = setTimeout(() => this.#close(), LINGER).unref()
+    const left = this.#kept - performance.now()
+    if (left <= 0 || this.callers.length === 0) this.#close()
+    else this.#linger = setTimeout(() => this.#close(), left).unref()
   }
 
   #enter(): this {

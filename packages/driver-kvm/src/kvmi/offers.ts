@@ -48,7 +48,8 @@ const NEEDS: { readonly [Name in Offered]: Needs } = {
   'memory.write': ['writePhysical'],
   'memory.access': ['setPageAccess'],
   'registers.write': ['setRegisters', 'getRegisters'],
-  inject: ['injectException'],
+  // Where the trap that tells of it is not allowed, the kernel refuses the injection.
+  inject: ['injectException', 'event:trap'],
   views: ['createView', 'destroyView', 'switchView', 'changeGfn'],
   'events.cr': ['controlEvents', 'controlCr', 'event:cr'],
   'events.msr': ['controlEvents', 'controlMsr', 'event:msr'],
@@ -66,7 +67,7 @@ const NEEDS: { readonly [Name in Offered]: Needs } = {
   'reply.step': STEPPING,
   'reply.emulate': ['event:pageFault'],
   'reply.reinject': ['event:breakpoint'],
-  'reply.inject': ['injectException'],
+  'reply.inject': ['injectException', 'event:trap'],
 }
 
 /** What KVMi cannot do in any generation, and why. */
