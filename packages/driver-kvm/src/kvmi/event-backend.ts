@@ -6,32 +6,17 @@ import {
   MicrovmiError,
   type Reply,
 } from '@microvmi/core/driver'
-import type { Breakpoints } from './breakpoints.ts'
-import type { Connection } from './connection.ts'
-import type { Control, Controls } from './controls.ts'
+import type { Control } from './controls.ts'
 import type { KvmiEvent } from './event-message.ts'
-import type { EventReplies } from './event-replies.ts'
-import { backendEvent, breakpointAddress, controlsFor, EVENT_OF, faultFrame, fits, occurrenceOf } from './kinds.ts'
+import { backendEvent, breakpointAddress, EVENT_OF, faultFrame, fits, occurrenceOf } from './kinds.ts'
 import { eventRegisters } from './kvm-registers.ts'
 import { ALL_RIGHTS } from './layout.ts'
-import { bitsOf, type PageRights } from './page-rights.ts'
-import type { Step, Stepper } from './stepper.ts'
-import type { Vcpus } from './vcpus.ts'
+import { type EventParts, startEvents, steppedBy } from './start-events.ts'
+import type { Step } from './stepper.ts'
 
 interface Armed {
   readonly request: InterceptRequest
   readonly controls: readonly Control[]
-}
-
-/** The parts that events are made of. */
-export interface EventParts {
-  readonly connection: Connection
-  readonly vcpus: Vcpus
-  readonly controls: Controls
-  readonly rights: PageRights
-  readonly breakpoints: Breakpoints
-  readonly stepper: Stepper
-  readonly replies: EventReplies
 }
 
 /** `events.*`: what the kernel reports, as core takes it. */
@@ -59,7 +44,7 @@ export class KvmiEvents implements EventBackend {
   }
 
   arm(request: InterceptRequest, armed: number): void {
-    const controls = this.#start(request, armed)
+    const controls = startEvents(this.#parts, request, armed)
     this.#armed.set(armed, { request, controls })
     this.#parts.connection.keepAlive(true)
   }
@@ -88,58 +73,6 @@ export class KvmiEvents implements EventBackend {
     this.#parts.stepper.settle(() => this.#proceedWithUnwanted())
     this.#proceedWithUnwanted()
     this.#gone = true
-  }
-
-  #start(request: InterceptRequest, armed: number): readonly Control[] {
-    const { controls, breakpoints, rights, connection, vcpus } = this.#parts
-    const { generation } = connection
-    switch (request.kind) {
-      case 'breakpoint': {
-        const wanted = [controls.events('breakpoint')]
-        controls.enable(wanted)
-        undoing(
-          () => breakpoints.add(armed, request),
-          () => controls.disable(wanted),
-        )
-        return wanted
-      }
-      case 'memory': {
-        const wanted = controlsFor(request, controls, false)
-        controls.enable(wanted)
-        undoing(
-          () => rights.guard(armed, request.address, request.length, bitsOf(request.access), request.view ?? 0),
-          () => controls.disable(wanted),
-        )
-        return wanted
-      }
-      case 'singlestep': {
-        const started: number[] = []
-        undoing(
-          () => {
-            for (const vcpu of steppedBy(request, vcpus.count)) {
-              controls.startStepping(vcpu)
-              started.push(vcpu)
-            }
-          },
-          () => {
-            for (const vcpu of started) controls.stopStepping(vcpu)
-          },
-        )
-        return []
-      }
-      case 'cr':
-      case 'msr':
-      case 'int3':
-      case 'cpuid':
-      case 'descriptor':
-      case 'hypercall': {
-        const wanted = controlsFor(request, controls, generation.xsetbvHasValues)
-        controls.enable(wanted)
-        return wanted
-      }
-      default:
-        throw new MicrovmiError('UNSUPPORTED', `KVMi has no events of kind ${request.kind}`)
-    }
   }
 
   #stop({ request, controls: enabled }: Armed, armed: number): void {
@@ -286,24 +219,3 @@ export class KvmiEvents implements EventBackend {
 
 const UNHOOKED =
   'QEMU has asked introspection to let go (a migration, a snapshot, a suspend or a shutdown): open the VM again when it runs'
-
-/** The vCPUs that a request steps all the time. */
-function steppedBy(request: Extract<InterceptRequest, { kind: 'singlestep' }>, count: number): number[] {
-  if (request.onlyAsked) return []
-  if (request.vcpu !== undefined) return [request.vcpu]
-  return Array.from({ length: count }, (_, vcpu) => vcpu)
-}
-
-/** Does `work`, and `undo` when that fails. */
-function undoing(work: () => void, undo: () => void): void {
-  try {
-    work()
-  } catch (error) {
-    try {
-      undo()
-    } catch (further) {
-      if (!(further instanceof MicrovmiError)) throw further
-    }
-    throw error
-  }
-}

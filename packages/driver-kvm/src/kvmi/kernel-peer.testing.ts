@@ -1,5 +1,14 @@
 import type { BackendEvent, Injection, InterceptRequest, Reply } from '@microvmi/core/driver'
 import type { Guest } from '@microvmi/mock'
+import {
+  newVcpu,
+  type Raised,
+  type Rights,
+  raised,
+  raisedBy,
+  type VcpuState,
+  wantsOf,
+} from './kernel-events.testing.ts'
 import { changesIn, encodeEventMsrs, encodeRegs } from './kernel-structs.testing.ts'
 import {
   COMMANDS_A,
@@ -16,12 +25,6 @@ import {
 } from './kernel-tables.testing.ts'
 import type { MockBackend, PeerOptions } from './qemu-peer.testing.ts'
 
-/** One event on the wire, and the event of the mock guest's that it stands for. */
-interface Raised {
-  readonly name: string
-  readonly specific: Buffer
-}
-
 /** What a vCPU stands still for: events that are sent one after the other, then the mock goes on. */
 interface Held {
   readonly mock: BackendEvent
@@ -31,15 +34,6 @@ interface Held {
   /** What the mock is to do when all have their answers. */
   reply: Reply
   pending: Buffer | undefined
-}
-
-interface VcpuState {
-  readonly events: Set<string>
-  readonly crs: Set<number>
-  readonly msrs: Set<number>
-  stepping: boolean
-  pauses: number
-  trap: { readonly vector: number; readonly injection: Injection } | undefined
 }
 
 /**
@@ -57,7 +51,7 @@ export class KernelPeer {
   readonly #held = new Map<number, Held>()
   /** Requests that are armed in the mock, by what they are. */
   readonly #armed = new Map<string, number>()
-  readonly #rights = new Map<string, { readonly view: number; readonly frame: number; readonly rights: number }>()
+  readonly #rights = new Map<string, Rights>()
   #nextArmed = 1
   #nextSeq = 1000
   #unhookWanted = false
@@ -319,7 +313,7 @@ export class KernelPeer {
   /** Arms in the mock what some vCPU wants, and what a vCPU waits in still. */
   #sync(): void {
     const wanted = new Map<string, InterceptRequest>()
-    for (const [vcpu, state] of this.#vcpus.entries()) this.#wants(vcpu, state, wanted)
+    for (const [vcpu, state] of this.#vcpus.entries()) wantsOf(vcpu, state, this.#rights, wanted)
     const waiting = new Set([...this.#held.values()].flatMap(({ mock }) => mock.armed))
     for (const [key, number] of [...this.#armed]) {
       if (wanted.has(key) || waiting.has(number)) continue
@@ -334,32 +328,10 @@ export class KernelPeer {
     }
   }
 
-  #wants(vcpu: number, state: VcpuState, wanted: Map<string, InterceptRequest>): void {
-    const { events, crs, msrs } = state
-    if (events.has('cr')) {
-      for (const register of crs) wanted.set(`cr${register}`, { kind: 'cr', register: `cr${register}` as 'cr3' })
-    }
-    if (events.has('xsetbv')) wanted.set('xcr0', { kind: 'cr', register: 'xcr0' })
-    if (events.has('msr')) for (const msr of msrs) wanted.set(`msr${msr}`, { kind: 'msr', msr })
-    if (events.has('breakpoint')) wanted.set('int3', { kind: 'int3' })
-    if (events.has('descriptor')) wanted.set('descriptor', { kind: 'descriptor' })
-    if (events.has('cpuid')) wanted.set('cpuid', { kind: 'cpuid' })
-    if (events.has('hypercall')) wanted.set('hypercall', { kind: 'hypercall' })
-    if (events.has('pf')) {
-      for (const [key, { view, frame, rights }] of this.#rights) {
-        const access = (['none', 'r', 'w', 'rw', 'x', 'rx', 'wx', 'rwx'] as const)[7 & ~rights] ?? 'rwx'
-        if (access === 'none') continue
-        wanted.set(`pf${key}:${access}`, { kind: 'memory', address: frame * 4096, length: 4096, access, view })
-      }
-    }
-    // Pauses and traps are raised as steps are: at the vCPU's next instruction.
-    if (state.stepping || state.pauses > 0 || state.trap) wanted.set(`step${vcpu}`, { kind: 'singlestep', vcpu })
-  }
-
   /** The mock guest did something: what of it is told on the wire? */
   #raise(event: BackendEvent): void {
     const state = this.#vcpus[event.vcpu]
-    const raised = state ? this.#raisedBy(event, event.vcpu, state) : []
+    const raised = state ? raisedBy(event, state, this.#isA, (address) => this.#translate(event.vcpu, address)) : []
     const [first, ...left] = raised
     if (!first) {
       if (event.stops !== 'none') this.#backend.events.reply(event, {})
@@ -368,55 +340,6 @@ export class KernelPeer {
     const held: Held = { mock: event, left, current: first, seq: 0, reply: {}, pending: undefined }
     this.#held.set(event.vcpu, held)
     this.#tell(event.vcpu, held)
-  }
-
-  #raisedBy(event: BackendEvent, vcpu: number, state: VcpuState): Raised[] {
-    const { events } = state
-    switch (event.kind) {
-      case 'cr': {
-        const { register, old, new: value } = event.fields
-        if (register === 'xcr0')
-          return events.has('xsetbv') ? [raised('xsetbv', this.#isA ? [] : [0n, old, value])] : []
-        const number = Number(register.slice(2))
-        return events.has('cr') && state.crs.has(number) ? [raised('cr', [BigInt(number), old, value])] : []
-      }
-      case 'msr': {
-        const { msr, old = 0n, new: value } = event.fields
-        return events.has('msr') && state.msrs.has(msr) ? [raised('msr', [BigInt(msr), old, value])] : []
-      }
-      case 'int3': {
-        const { address, length = 1 } = event.fields
-        const physical = BigInt(this.#translate(vcpu, address) ?? 0)
-        return events.has('breakpoint') ? [raised('breakpoint', [physical, BigInt(length)])] : []
-      }
-      case 'memory': {
-        const { address, virtualAddress = 2n ** 64n - 1n, access, view = 0 } = event.fields
-        const bits = BigInt(['', 'r', 'w', '', 'x'].indexOf(access)) | (this.#isA ? BigInt(view) << 16n : 0n)
-        return events.has('pf') ? [raised('pf', [virtualAddress, BigInt(address), bits])] : []
-      }
-      case 'cpuid': {
-        const { leaf, subleaf, length } = event.fields
-        return events.has('cpuid') ? [raised('cpuid', [BigInt(leaf) | (BigInt(subleaf) << 32n), BigInt(length)])] : []
-      }
-      case 'descriptor': {
-        const { table, write } = event.fields
-        const number = { idt: 1n, gdt: 2n, ldt: 3n, tr: 4n }[table]
-        return events.has('descriptor') ? [raised('descriptor', [number | (write ? 0x100n : 0n)])] : []
-      }
-      case 'hypercall':
-        return events.has('hypercall') ? [raised('hypercall', [])] : []
-      case 'singlestep': {
-        const isTold = state.stepping && (!this.#isA || events.has('singlestep'))
-        const { trap } = state
-        return [
-          ...(isTold ? [raised('singlestep', [0n])] : []),
-          ...(trap ? [raised('trap', [BigInt(trap.vector), 0n])] : []),
-          ...(state.pauses > 0 ? [raised('pause', [])] : []),
-        ]
-      }
-      default:
-        return []
-    }
   }
 
   #tell(vcpu: number, held: Held): void {
@@ -547,16 +470,6 @@ export class KernelPeer {
       return EINVAL
     }
   }
-}
-
-function newVcpu(): VcpuState {
-  return { events: new Set(), crs: new Set(), msrs: new Set(), stepping: false, pauses: 0, trap: undefined }
-}
-
-function raised(name: string, words: readonly bigint[]): Raised {
-  const specific = Buffer.alloc(8 * words.length)
-  for (const [index, word] of words.entries()) specific.writeBigUInt64LE(BigInt.asUintN(64, word), 8 * index)
-  return { name, specific }
 }
 
 function set<T>(values: Set<T>, value: T, on: boolean): void {

@@ -1,5 +1,5 @@
 import type { AnyVm, Guest, Provocation, Provocations } from '@microvmi/conformance'
-import type { EventKind, Reply } from '@microvmi/core'
+import type { EventKind, Reply, VmEvent } from '@microvmi/core'
 import type { Peers } from './peers.testing.ts'
 
 const PAGE = 4096
@@ -114,7 +114,16 @@ class Shown {
         {
           request: { kind: 'breakpoint', address, addressSpace: prober.cr3 },
           physicalAddress: here,
-          replies: { ...this.#any(generation), step: this.#step },
+          replies: {
+            ...this.#any(generation),
+            step: this.#step,
+            reinject: async (event) => {
+              const count = async () => (await this.#peers.process(this.#peer, 'prober0')).breakpoints
+              const before = await count()
+              event.reply({ reinject: true })
+              await until('the guest takes its #BP', async () => (await count()) > before)
+            },
+          },
         },
         {
           request: { kind: 'breakpoint', physicalAddress: service?.physical ?? 0 },
@@ -126,13 +135,25 @@ class Shown {
       int3: {
         request: { kind: 'int3' },
         everyVcpu: true,
-        replies: { ...this.#any(generation), step: this.#step },
+        replies: {
+          ...this.#any(generation),
+          step: this.#step,
+          deny: (event, vm) =>
+            this.#stopped(vm, event, { deny: true }, ({ registers: { rip } }) => {
+              // It may have executed the next one on its way to the pause.
+              if (rip <= event.address) throw new Error(`rip is ${rip}, not behind the int3 at ${event.address}`)
+            }),
+        },
       },
       memory: [
         {
-          request: { kind: 'memory', address: data, length: 8, access: 'w' },
-          never: [{ kind: 'memory', address: SCRATCH, length: PAGE, access: 'w' }],
-          replies: { ...this.#any(generation), step: this.#step },
+          request: { kind: 'memory', address: data, length: 8, access: 'rw' },
+          never: [{ kind: 'memory', address: SCRATCH, length: PAGE, access: 'rwx' }],
+          replies: {
+            ...this.#any(generation),
+            step: this.#step,
+            ...(generation === 'A' ? { emulate: this.#emulate(data) } : {}),
+          },
         },
         {
           request: { kind: 'memory', address: service?.physical ?? 0, length: 1, access: 'x' },
@@ -237,6 +258,27 @@ class Shown {
     equal(stepped, event.vcpu, 'the vCPU that was stepped')
   }
 
+  /** A read that finds other data: the program counts on from them. */
+  #emulate(address: number): NonNullable<Replies<'memory'>['emulate']> {
+    return async (event, vm) => {
+      let read: VmEvent<'memory', 'emulate'> | undefined
+      const request = { kind: 'memory', address, length: 8, access: 'rw' } as const
+      const intercept = vm.intercept(request, (one) => {
+        if (read || one.access !== 'r') return
+        read = one
+        one.hold()
+      })
+      event.reply()
+      await until('the guest reads', () => read !== undefined)
+      const data = Buffer.alloc(8)
+      data.writeBigUInt64LE(MAGIC)
+      read?.reply({ emulate: { data } })
+      const word = async () => Buffer.from(await this.#peers.read(this.#peer, address, 8)).readBigUInt64LE(0)
+      await until('the guest has read what was emulated', async () => (await word()) > MAGIC)
+      intercept.close()
+    }
+  }
+
   /** Answers while the VM is paused, and looks at the vCPU before it does anything more than the answer. */
   async #stopped(
     vm: AnyVm,
@@ -247,11 +289,8 @@ class Shown {
     const lease = vm.pause()
     try {
       event.reply(reply)
-      const { clock } = await this.#peers.vcpu(this.#peer, event.vcpu)
-      await until('the vCPU has gone on to its pause', async () => {
-        const now = await this.#peers.vcpu(this.#peer, event.vcpu)
-        return now.clock > clock || vm.readRegisters(event.vcpu).rip >= 0n
-      })
+      // The kernel has the answer before this: the other way to the guest could be faster.
+      vm.readRegisters(event.vcpu)
       look(await this.#peers.vcpu(this.#peer, event.vcpu))
     } finally {
       lease.end()

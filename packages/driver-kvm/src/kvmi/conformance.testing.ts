@@ -13,13 +13,12 @@ const WITHOUT_RUN_STATE = new Set([
   'is the same after every other call',
 ])
 
-const peers = await startPeers()
-afterAll(() => peers.end())
-
-describe.each(['A', 'C'] as const)('generation %s', (generation) => {
+/** The conformance suite over a unix socket, with a mock guest behind a peer of one generation. */
+export async function conform(generation: 'A' | 'C'): Promise<void> {
+  const peers = await startPeers()
   const socket = peers.path(generation)
   // What `list` listens at.
-  process.env.MICROVMI_KVMI_SOCKET = peers.path('A')
+  process.env.MICROVMI_KVMI_SOCKET = socket
   let made = 0
   let running: Promise<Guest> | undefined
 
@@ -28,7 +27,6 @@ describe.each(['A', 'C'] as const)('generation %s', (generation) => {
     const { known } = await mockGuest(peers, generation, socket, `${generation} guest ${made}`)
     return {
       ...known,
-      listed: generation === 'A',
       async vanish() {
         running = undefined
         await known.vanish?.()
@@ -36,23 +34,28 @@ describe.each(['A', 'C'] as const)('generation %s', (generation) => {
     }
   }
 
-  register(
-    {
-      driver: kvmi,
-      guest: () => {
-        running ??= bringUp()
-        return running
+  describe(`generation ${generation}`, () => {
+    register(
+      {
+        driver: kvmi,
+        slowness: 0.5,
+        startup: 10_000,
+        guest: () => {
+          running ??= bringUp()
+          return running
+        },
       },
-    },
-    {
-      describe,
-      after: afterAll,
-      test: (name, options, run) =>
-        test(name, options, async (context) => {
-          if (WITHOUT_RUN_STATE.has(name))
-            context.skip("KVMi's pause ends with its connection: there is no setRunState")
-          await run(context)
-        }),
-    },
-  )
-})
+      {
+        describe,
+        after: afterAll,
+        test: (name, options, run) =>
+          test(name, options, async (context) => {
+            const hindrance = "KVMi's pause ends with its connection: there is no setRunState"
+            if (WITHOUT_RUN_STATE.has(name)) context.skip(hindrance)
+            await run(context)
+          }),
+      },
+    )
+    afterAll(() => peers.end())
+  })
+}
