@@ -9,7 +9,7 @@ import { Message } from './message.ts'
 import { Negotiation } from './negotiation.ts'
 
 /** Milliseconds that a handshake may take: as long as QEMU gives us for our half (accel/kvm/vmi.c). */
-export const HANDSHAKE_TIME = 10_000
+const HANDSHAKE_TIME = 10_000
 /** Small messages that fit any socket's buffer: this is never waited for in earnest. */
 const SEND_TIME = 1000
 
