@@ -12,7 +12,7 @@ import { Controls } from './controls.ts'
 import { KvmiEvents } from './event-backend.ts'
 import { EventReplies } from './event-replies.ts'
 import { KvmiMemory } from './guest-memory.ts'
-import type { Hello } from './handshake.ts'
+import { type Hello, idOf, nameOf } from './handshake.ts'
 import { askOffers, type Features, type PROMISES } from './offers.ts'
 import { PageRights } from './page-rights.ts'
 import { KvmiMsrs, KvmiRegisters } from './registers.ts'
@@ -68,8 +68,8 @@ export class KvmiBackend implements BackendWith<(typeof PROMISES)[number]> {
     }
     const { hello, socket } = origin
     const vcpus = this.#vcpus
-    this.name = hello.name === '' ? hello.uuid : hello.name
-    this.id = hello.uuid
+    this.name = nameOf(hello)
+    this.id = idOf(hello)
     this.hypervisor = `KVM, KVMi ${connection.generation.name}`
     this.details = { socket, generation: connection.generation.name, startTime: Number(hello.startTime) }
     const memory = new KvmiMemory(connection)

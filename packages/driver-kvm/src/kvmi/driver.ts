@@ -12,6 +12,7 @@ import {
 import { checkPlatform } from '../native.ts'
 import { KvmiBackend } from './backend.ts'
 import type { Caller } from './caller.ts'
+import { idOf, nameOf } from './handshake.ts'
 import { Listener } from './listener.ts'
 import type { Address } from './listening-socket.ts'
 import { POSSIBLE, PROMISES } from './offers.ts'
@@ -89,10 +90,11 @@ export const kvmi: Driver<KvmiOptions, (typeof PROMISES)[number], (typeof POSSIB
       const listeners = allListeners()
       try {
         if (listeners.length > 0) await delay(Math.max(0, timeout - MARGIN))
-        return listeners.flatMap((listener) => [
-          ...listener.callers.flatMap(listing),
+        const listings = listeners.flatMap((listener) => [
+          ...listener.callers.flatMap((caller) => listing(caller)),
           ...listener.taken.flatMap((caller) => listing(caller, 'this process has it open')),
         ])
+        return unambiguous(listings)
       } finally {
         for (const listener of listeners) listener.leave(true)
       }
@@ -218,17 +220,21 @@ function secretOf({ secret, secretFile }: KvmiOptions): Uint8Array | undefined {
 }
 
 function named(vm: string): (caller: Caller) => boolean {
-  return ({ hello }) => hello?.name === vm || hello?.uuid === vm.toLowerCase()
+  return ({ hello }) => hello !== undefined && (nameOf(hello) === vm || hello.uuid === vm.toLowerCase())
 }
 
-function listing(caller: Caller, taken?: unknown): VmListing[] {
+function listing(caller: Caller, taken?: string): VmListing[] {
   const { hello, failure } = caller
   if (!hello) return []
-  const hindrance = failure?.message ?? (typeof taken === 'string' ? taken : undefined)
-  const { uuid, name } = hello
-  return [
-    { vm: uuid, name: name === '' ? uuid : name, id: uuid, state: 'running', ...(hindrance ? { hindrance } : {}) },
-  ]
+  const hindrance = failure?.message ?? taken
+  const id = idOf(hello)
+  return [{ vm: id, name: nameOf(hello), id, state: 'running', ...(hindrance ? { hindrance } : {}) }]
+}
+
+/** Those that share an id (a copied VM) are opened by name. */
+function unambiguous(listings: readonly VmListing[]): VmListing[] {
+  const isShared = (id: string) => listings.filter((one) => one.id === id).length > 1
+  return listings.map((one) => (isShared(one.id) ? { ...one, vm: one.name } : one))
 }
 
 function ambiguous(vm: string, callers: readonly Caller[]): MicrovmiError {

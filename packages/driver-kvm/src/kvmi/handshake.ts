@@ -24,6 +24,19 @@ export interface Hello {
   readonly startTime: bigint
 }
 
+/** What all VMs have whose QEMU was given no `-uuid`. */
+const NO_UUID = '00000000-0000-0000-0000-000000000000'
+
+/** What to call a VM: one that was given no `-name` by its UUID. */
+export function nameOf({ name, uuid }: Hello): string {
+  return name === '' ? uuid : name
+}
+
+/** What tells a VM from others: its UUID, or its name where it has none. */
+export function idOf(hello: Hello): string {
+  return hello.uuid === NO_UUID ? nameOf(hello) : hello.uuid
+}
+
 /**
  * Collects QEMU's half of the handshake: what is known of it is kept, the rest is skipped, so that its size never
  * sizes a buffer of ours.

@@ -23,6 +23,10 @@ export class PageRights {
   readonly #connection: Connection
   readonly #memory: KvmiMemory
   readonly #views = new Map<number, Map<number, Page>>()
+  /** Views beside the guest's own. */
+  readonly #others = new Set<number>()
+  /** Intercepts that hold in every view, also in later ones. */
+  readonly #everywhere = new Set<number>()
 
   constructor(connection: Connection, memory: KvmiMemory) {
     this.#connection = connection
@@ -47,19 +51,24 @@ export class PageRights {
     return this.#views.get(view)?.get(frame)?.rights ?? ALL_RIGHTS
   }
 
-  /** Whether somebody restricts this page, so that its faults are ours. */
-  isRestricted(view: number, frame: number): boolean {
-    return this.#views.get(view)?.has(frame) === true
-  }
-
-  /** Lets accesses to a range raise events, for an intercept of this number. */
-  guard(number: number, address: number, length: number, accesses: number, view: number): void {
+  /** Lets accesses to a range raise events, for an intercept of this number: in one view, or in all. */
+  guard(number: number, address: number, length: number, accesses: number, view: number | undefined): void {
     this.#checkThere(address, length)
-    this.#change(view, framesOf(address, length), (page) => page.guards.set(number, accesses))
+    const frames = framesOf(address, length)
+    try {
+      for (const one of view === undefined ? [0, ...this.#others] : [view]) {
+        this.#change(one, frames, (page) => page.guards.set(number, accesses))
+      }
+    } catch (error) {
+      if (!this.#connection.hasEnded) this.unguard(number)
+      throw error
+    }
+    if (view === undefined) this.#everywhere.add(number)
   }
 
   unguard(number: number): void {
-    for (const [view, pages] of this.#views) {
+    this.#everywhere.delete(number)
+    for (const [view, pages] of [...this.#views]) {
       const frames = [...pages].filter(([, { guards }]) => guards.has(number)).map(([frame]) => frame)
       if (frames.length > 0) this.#change(view, frames, (page) => page.guards.delete(number))
     }
@@ -75,17 +84,20 @@ export class PageRights {
     this.#send(view, [frame], [page ? effective(page) : ALL_RIGHTS])
   }
 
-  /** A new view begins with the rights of the guest's own. */
+  /** A new view begins with the rights of the guest's own, and with what is guarded everywhere. */
   copyTo(view: number): void {
+    this.#others.add(view)
     const own = this.#views.get(0) ?? new Map<number, Page>()
-    const frames = [...own.keys()]
-    this.#change(view, frames, (page, frame) => {
-      page.rights = own.get(frame)?.rights ?? ALL_RIGHTS
+    this.#change(view, [...own.keys()], (page, frame) => {
+      const { rights, guards } = own.get(frame) ?? FREE
+      page.rights = rights
+      for (const [number, accesses] of guards) if (this.#everywhere.has(number)) page.guards.set(number, accesses)
     })
   }
 
   /** A view was destroyed. */
   forget(view: number): void {
+    this.#others.delete(view)
     this.#views.delete(view)
   }
 

@@ -159,3 +159,19 @@ test('vsock: a port is bound where the kernel has it', ({ skip }) => {
   if ('errno' in bound) skip(`this kernel gives no vsock (errno ${bound.errno})`)
   else closeDescriptor(bound.fd)
 })
+
+// Last: what a listing has found is kept for a while, and others would find it.
+test('VMs that were given no UUID are told apart by name', async () => {
+  const socket = path()
+  await start('first', socket, { uuid: '00'.repeat(16) })
+  await start('second', socket, { uuid: '00'.repeat(16) })
+  process.env.MICROVMI_KVMI_SOCKET = socket
+  const { vms } = await list({ driver: kvmi, timeout: 600 })
+  expect(vms.map(({ vm, id }) => [vm, id]).sort()).toEqual([
+    ['first', 'first'],
+    ['second', 'second'],
+  ])
+  const vm = await open(kvmi, { vm: 'second', socket })
+  expect([vm.name, vm.id]).toEqual(['second', 'second'])
+  await vm.close()
+})

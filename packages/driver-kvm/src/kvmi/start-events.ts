@@ -40,7 +40,7 @@ export function startEvents(parts: EventParts, request: InterceptRequest, armed:
       const wanted = controlsFor(request, controls, false)
       controls.enable(wanted)
       undoing(
-        () => rights.guard(armed, request.address, request.length, bitsOf(request.access), request.view ?? 0),
+        () => rights.guard(armed, request.address, request.length, bitsOf(request.access), request.view),
         () => controls.disable(wanted),
       )
       return wanted
