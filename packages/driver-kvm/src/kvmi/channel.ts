@@ -47,8 +47,12 @@ export class Channel {
         continue
       }
       const failure = errno()
-      if (failure === ERRNO.EAGAIN) this.#wait(POLLOUT, deadline)
-      else if (failure !== ERRNO.EINTR) throw this.#gone()
+      if (failure === ERRNO.EAGAIN) {
+        // Behind half a message nothing else could be said any more.
+        if (!this.#isReady(POLLOUT, deadline)) throw done === 0 ? this.#late() : this.#gone()
+      } else if (failure !== ERRNO.EINTR) {
+        throw this.#gone()
+      }
     }
   }
 
@@ -57,7 +61,7 @@ export class Channel {
     for (;;) {
       const length = this.receiveNow(into)
       if (length > 0) return length
-      this.#wait(POLLIN, deadline)
+      if (!this.#isReady(POLLIN, deadline)) throw this.#late()
     }
   }
 
@@ -102,11 +106,15 @@ export class Channel {
     return this.#fd
   }
 
-  #wait(events: number, deadline: number): void {
+  /** Waits; false when the deadline has passed. */
+  #isReady(events: number, deadline: number): boolean {
     const left = deadline - performance.now()
-    if (left > 0 && waitFor(this.#open(), events, left) !== 0) return
-    if (performance.now() < deadline) return
-    throw new MicrovmiError('TIMEOUT', `${this.#what}: KVMi did not answer in time. Is the VM stopped by someone else?`)
+    return (left > 0 && waitFor(this.#open(), events, left) !== 0) || performance.now() < deadline
+  }
+
+  #late(): MicrovmiError {
+    const why = 'KVMi did not answer in time. Is the VM stopped by someone else?'
+    return new MicrovmiError('TIMEOUT', `${this.#what}: ${why}`)
   }
 
   #gone(): MicrovmiError {

@@ -9,6 +9,8 @@ import { Requests } from './requests.ts'
 
 /** So many commands are on their way at most. */
 const WINDOW = 64
+/** Bytes of commands that are sent in one call. */
+const OUTBOX = 65_536
 /** A kernel that owes more answers than this will not give them any more. */
 const MOST_ABANDONED = 4096
 
@@ -38,6 +40,8 @@ export class Connection {
   readonly #frames: Frames
   readonly #timeout: number
   readonly #message = new Message()
+  /** Commands that are written and not sent. */
+  readonly #outbox = new Uint8Array(OUTBOX)
   readonly #answer: Answer
   /** Answers that nobody waits for any more: their commands have timed out. */
   readonly #abandoned = new Set<number>()
@@ -46,6 +50,7 @@ export class Connection {
   #seq = 0
   #first = 0
   #sent = 0
+  #filled = 0
   #outstanding = 0
   #take: Take | undefined
   #failure: MicrovmiError | undefined
@@ -94,11 +99,13 @@ export class Connection {
     this.#take = take
     this.#first = 0
     this.#sent = 0
+    this.#filled = 0
     this.#outstanding = 0
     const base = this.#seq + 1
     try {
       while (this.#first < count) {
-        while (this.#sent < count && this.#sent - this.#first < WINDOW) this.#send(write, deadline)
+        while (this.#sent < count && this.#sent - this.#first < WINDOW) this.#queue(write, deadline)
+        this.#flush(deadline)
         this.#receive(deadline, base)
         deadline = this.deadline()
       }
@@ -159,7 +166,7 @@ export class Connection {
     this.#channel.close()
   }
 
-  #send(write: Write, deadline: number): void {
+  #queue(write: Write, deadline: number): void {
     const message = this.#message
     write(message, this.#sent)
     this.#seq = (this.#seq + 1) >>> 0
@@ -167,7 +174,17 @@ export class Connection {
     this.#waiting[this.#sent % WINDOW] = message.id
     this.#sent += 1
     this.#outstanding += 1
-    this.#channel.send(message.bytes, deadline)
+    if (this.#filled + message.length > OUTBOX) this.#flush(deadline)
+    message.copyTo(this.#outbox, this.#filled)
+    this.#filled += message.length
+  }
+
+  #flush(deadline: number): void {
+    const length = this.#filled
+    if (length === 0) return
+    // Whatever happens now, it is not sent twice.
+    this.#filled = 0
+    this.#channel.send(this.#outbox.subarray(0, length), deadline)
   }
 
   /** Takes what has arrived; waits until at least one command was answered. */

@@ -2,14 +2,24 @@ import { HEADER_LENGTH, MESSAGE_LIMIT } from './layout.ts'
 
 /** A message of ours under construction, in a buffer that is used again for the next one. */
 export class Message {
-  readonly #bytes = new Uint8Array(HEADER_LENGTH + MESSAGE_LIMIT)
+  readonly #bytes = Buffer.alloc(HEADER_LENGTH + MESSAGE_LIMIT)
   /** The whole buffer; the body begins at `HEADER_LENGTH`. */
-  readonly view = new DataView(this.#bytes.buffer)
+  readonly view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, this.#bytes.length)
   #length = 0
 
   /** What is to be sent, valid until the next `begin`. */
   get bytes(): Uint8Array {
     return this.#bytes.subarray(0, this.#length)
+  }
+
+  /** Bytes of the whole message. */
+  get length(): number {
+    return this.#length
+  }
+
+  /** Puts the message into another buffer. */
+  copyTo(target: Uint8Array, offset: number): void {
+    this.#bytes.copy(target, offset, 0, this.#length)
   }
 
   get id(): number {
