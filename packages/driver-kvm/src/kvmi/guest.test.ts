@@ -23,6 +23,7 @@ async function bringUp(generation: 'A' | 'C', denied: { events?: number[]; comma
     speed: 400_000,
     timeSlice: 300,
     vcpus: 2,
+    spareVcpus: 1,
     memory: 4 * 2 ** 20,
     processes: COUNTERS,
   } as const
@@ -167,4 +168,29 @@ test('what QEMU does not allow is lacked, with the reason', async () => {
   const anyVm = vm as unknown as { intercept(request: object): unknown }
   expect(() => anyVm.intercept({ kind: 'cr', register: 'cr3' })).toThrow(/QEMU does not allow/)
   await vm.close()
+})
+
+test('generation A: a vCPU that comes later is watched as the others are', async () => {
+  const { peer, vm } = await bringUp('A')
+  if (!supports(vm, 'events.cr', 'events.singlestep')) throw new Error('it has events')
+  const seen = new Set<number>()
+  const intercept = vm.intercept({ kind: 'cr', register: 'cr3' }, ({ vcpu }) => {
+    seen.add(vcpu)
+  })
+  expect(vm.vcpuCount).toBe(2)
+  await peers.addVcpu(peer)
+  await until(() => seen.has(2))
+  expect(vm.vcpuCount).toBe(3)
+  expect(vm.readRegisters(2).cr3).toBeGreaterThan(0n)
+  const lease = vm.pause()
+  const moment = () => new Promise((resolve) => setTimeout(resolve, 50))
+  // An event that was raised before is answered still, which ends its instruction.
+  await moment()
+  const { clock } = await peers.vcpu(peer, 2)
+  await moment()
+  expect((await peers.vcpu(peer, 2)).clock).toBe(clock)
+  lease.end()
+  intercept.close()
+  await vm.close()
+  await goesOn(peer)
 })

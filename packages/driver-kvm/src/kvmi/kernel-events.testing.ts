@@ -20,6 +20,8 @@ export interface VcpuState {
   readonly msrs: Set<number>
   stepping: boolean
   pauses: number
+  /** It is new, and has not told so. */
+  created: boolean
   trap: { readonly vector: number; readonly injection: Injection } | undefined
 }
 
@@ -48,7 +50,8 @@ export function wantsOf(
     }
   }
   // Pauses and traps are raised as steps are: at the vCPU's next instruction.
-  if (state.stepping || state.pauses > 0 || state.trap) wanted.set(`step${vcpu}`, { kind: 'singlestep', vcpu })
+  if (state.stepping || state.pauses > 0 || state.trap || state.created)
+    wanted.set(`step${vcpu}`, { kind: 'singlestep', vcpu })
 }
 
 /** What of an event of the mock's is told on the wire. */
@@ -95,6 +98,7 @@ export function raisedBy(
       const isTold = state.stepping && (!isA || events.has('singlestep'))
       const { trap } = state
       return [
+        ...(state.created ? [raised('createVcpu', [])] : []),
         ...(isTold ? [raised('singlestep', [0n])] : []),
         ...(trap ? [raised('trap', [BigInt(trap.vector), 0n])] : []),
         ...(state.pauses > 0 ? [raised('pause', [])] : []),
@@ -106,7 +110,15 @@ export function raisedBy(
 }
 
 export function newVcpu(): VcpuState {
-  return { events: new Set(), crs: new Set(), msrs: new Set(), stepping: false, pauses: 0, trap: undefined }
+  return {
+    events: new Set(),
+    crs: new Set(),
+    msrs: new Set(),
+    stepping: false,
+    pauses: 0,
+    created: false,
+    trap: undefined,
+  }
 }
 
 export function raised(name: string, words: readonly bigint[]): Raised {

@@ -55,6 +55,7 @@ export class KernelPeer {
   #nextArmed = 1
   #nextSeq = 1000
   #unhookWanted = false
+  #newVcpusWanted = false
   /** Commands get no answers: for batches, which libkvmi sends and the driver does not. */
   #quiet = false
 
@@ -101,6 +102,12 @@ export class KernelPeer {
     return true
   }
 
+  /** A vCPU was plugged in. */
+  addVcpu(): void {
+    this.#vcpus.push({ ...newVcpu(), created: this.#newVcpusWanted })
+    this.#sync()
+  }
+
   /** The connection has ended: as if it had never been. */
   release(): void {
     for (const number of this.#armed.values()) this.#backend.events.disarm(number)
@@ -136,6 +143,8 @@ export class KernelPeer {
       }
       case 'vmEvents':
         if (body.readUInt16LE(0) === 0) this.#unhookWanted = body[2] === 1
+        else if (this.#isA && body.readUInt16LE(0) === EVENTS_A.createVcpu) this.#newVcpusWanted = body[2] === 1
+        else return EINVAL
         return 0
       case 'maxGfn': {
         const last = this.#guest.ranges.at(-1)
@@ -346,6 +355,7 @@ export class KernelPeer {
     const { name, specific } = held.current
     const state = this.#vcpus[vcpu]
     if (name === 'pause' && state) state.pauses -= 1
+    if (name === 'createVcpu' && state) state.created = false
     held.seq = this.#nextSeq++
     this.#message(1, held.seq, Buffer.concat([this.#eventBody(vcpu, name), specific]))
   }

@@ -20,6 +20,7 @@ const calls = {
     find(peer).guest.remove()
     peers.delete(peer)
   },
+  addVcpu: (peer: number) => find(peer).addVcpu(),
   unhook: (peer: number) => find(peer).unhook(),
   describe(peer: number) {
     const { guest } = find(peer)

@@ -42,6 +42,11 @@ export class QemuPeer {
     return this.#kernel?.unhook() ?? false
   }
 
+  addVcpu(): void {
+    this.guest.addVcpu()
+    this.#kernel?.addVcpu()
+  }
+
   /** QEMU ends. */
   stop(): void {
     this.#stopped = true
