@@ -9,7 +9,8 @@ import {
   type VcpuState,
   wantsOf,
 } from './kernel-events.testing.ts'
-import { changesIn, encodeEventMsrs, encodeRegs } from './kernel-structs.testing.ts'
+import { eventBody, memoryReply, registersReply, retryReply, versionReply } from './kernel-replies.testing.ts'
+import { changesIn } from './kernel-structs.testing.ts'
 import {
   COMMANDS_A,
   COMMANDS_C,
@@ -97,7 +98,7 @@ export class KernelPeer {
   /** QEMU is about to migrate, or the like. */
   unhook(): boolean {
     if (!this.#unhookWanted) return false
-    const body = this.#isA ? this.#eventBody(0, 'unhook') : Buffer.from([0, 0, 0, 0, 0, 0, 0, 0])
+    const body = this.#isA ? this.#body(0, 'unhook') : Buffer.from([0, 0, 0, 0, 0, 0, 0, 0])
     this.#message(this.#isA ? 1 : 0, this.#nextSeq++, body)
     return true
   }
@@ -125,7 +126,7 @@ export class KernelPeer {
   #ofVm(name: string, body: Buffer): number | Buffer {
     switch (name) {
       case 'version':
-        return this.#version()
+        return versionReply(this.#isA)
       case 'checkCommand': {
         const id = body.readUInt16LE(0)
         if (!(id in (this.#isA ? COMMANDS_A : COMMANDS_C))) return ENOENT
@@ -160,7 +161,7 @@ export class KernelPeer {
         return this.#pause(body)
       case 'read':
       case 'write':
-        return this.#memory(name, body)
+        return memoryReply(this.#backend, this.#isA, name, body)
       case 'pageAccess':
         return this.#pageAccess(body)
       case 'createView': {
@@ -175,18 +176,6 @@ export class KernelPeer {
     }
   }
 
-  #version(): Buffer {
-    const version = Buffer.alloc(16)
-    version.writeUInt32LE(1, 0)
-    if (this.#isA) {
-      version[10] = 1
-    } else {
-      version.writeUInt32LE(8184, 4)
-      version[8] = 1
-    }
-    return version
-  }
-
   #pause(body: Buffer): number {
     const [vcpu, wait] = this.#isA ? [body.readUInt16LE(0), body[8]] : [body.readUInt16LE(0), body[2]]
     const padding = this.#isA ? [...body.subarray(2, 8), ...body.subarray(9, 16)] : [...body.subarray(3, 8)]
@@ -196,22 +185,6 @@ export class KernelPeer {
     if (state.pauses > 1001) return EBUSY
     state.pauses += 1
     return 0
-  }
-
-  #memory(name: 'read' | 'write', body: Buffer): number | Buffer {
-    const address = Number(body.readBigUInt64LE(0))
-    const size = this.#isA ? Number(body.readBigUInt64LE(8)) : body.readUInt16LE(8)
-    if (!this.#isA && (body.readUInt16LE(10) !== 0 || body.readUInt32LE(12) !== 0)) return EINVAL
-    if (size === 0 || (address % 4096) + size > 4096) return EINVAL
-    // Kernel 5.4 says EINVAL also where there is no page.
-    const missing = this.#isA ? EINVAL : ENOENT
-    if (name === 'write') {
-      const from = body.subarray(16, 16 + size)
-      if (from.length < size) return EINVAL
-      return this.#backend.memory.write(address, from) === size ? 0 : missing
-    }
-    const into = Buffer.alloc(size)
-    return this.#backend.memory.read(address, into) === size ? into : missing
   }
 
   #pageAccess(body: Buffer): number {
@@ -261,7 +234,7 @@ export class KernelPeer {
         state.stepping = body[0] === 1
         break
       case 'getRegisters':
-        return this.#getRegisters(body, vcpu)
+        return registersReply(this.#backend, body, vcpu)
       case 'setRegisters': {
         const held = this.#held.get(vcpu)
         if (!held) return EOPNOTSUPP
@@ -285,26 +258,6 @@ export class KernelPeer {
     }
     this.#sync()
     return 0
-  }
-
-  #getRegisters(body: Buffer, vcpu: number): number | Buffer {
-    const count = body.readUInt16LE(0)
-    if (body.length < 8 + 4 * count) return EINVAL
-    const registers = this.#backend.registers.read(vcpu)
-    const bytes = Buffer.alloc(472 + 16 * count)
-    bytes.writeUInt32LE(8, 0)
-    encodeRegs(registers).copy(bytes, 8)
-    bytes.writeUInt32LE(count, 464)
-    for (let index = 0; index < count; index++) {
-      const msr = body.readUInt32LE(8 + 4 * index)
-      try {
-        bytes.writeUInt32LE(msr, 472 + 16 * index)
-        bytes.writeBigUInt64LE(this.#backend.msr.read(vcpu, msr), 480 + 16 * index)
-      } catch {
-        return EINVAL
-      }
-    }
-    return bytes
   }
 
   #inject(body: Buffer, vcpu: number, state: VcpuState): number {
@@ -357,25 +310,12 @@ export class KernelPeer {
     if (name === 'pause' && state) state.pauses -= 1
     if (name === 'createVcpu' && state) state.created = false
     held.seq = this.#nextSeq++
-    this.#message(1, held.seq, Buffer.concat([this.#eventBody(vcpu, name), specific]))
+    this.#message(1, held.seq, Buffer.concat([this.#body(vcpu, name), specific]))
   }
 
-  #eventBody(vcpu: number, name: string): Buffer {
-    const registers = this.#backend.registers.read(vcpu)
+  #body(vcpu: number, name: string): Buffer {
     const { view } = this.#guest.vcpu(vcpu)
-    const common = Buffer.alloc(16)
-    common.writeUInt16LE(544, 0)
-    common.writeUInt16LE(vcpu, 2)
-    common[8] = 8
-    if (this.#isA) {
-      common[4] = this.#events[name] ?? 0
-      common.writeUInt16LE(view, 10)
-    }
-    const event = Buffer.concat([common, encodeRegs(registers), encodeEventMsrs(registers)])
-    if (this.#isA) return event
-    const header = Buffer.alloc(8)
-    header.writeUInt16LE(this.#events[name] ?? 0, 0)
-    return Buffer.concat([header, event])
+    return eventBody(this.#backend.registers.read(vcpu), vcpu, this.#events[name] ?? 0, this.#isA ? view : undefined)
   }
 
   /** An event has its answer. What the kernel cannot read ends the connection. */
@@ -414,7 +354,8 @@ export class KernelPeer {
   #replyTo(held: Held, action: number, own: Buffer, vcpu: number): Reply {
     const { name, specific } = held.current
     if (name === 'cr' || name === 'msr') return { value: own.readBigUInt64LE(0) }
-    if (name === 'breakpoint' && action === 1) return this.#retry(vcpu, specific)
+    if (name === 'breakpoint' && action === 1)
+      return retryReply(this.#backend, vcpu, specific, this.#held.get(vcpu)?.pending)
     const state = this.#vcpus[vcpu]
     if (name === 'trap' && state?.trap) {
       const { injection } = state.trap
@@ -429,18 +370,6 @@ export class KernelPeer {
       }
     }
     return {}
-  }
-
-  /** The instruction is tried again, with what is there by now: unless rip is to be elsewhere. */
-  #retry(vcpu: number, specific: Buffer): Reply {
-    const pending = this.#held.get(vcpu)?.pending
-    const { rip } = this.#backend.registers.read(vcpu)
-    if (pending && pending.readBigUInt64LE(128) !== rip) return {}
-    const instruction = Buffer.alloc(16)
-    const physical = Number(specific.readBigUInt64LE(0))
-    const length = Math.min(16, 4096 - (physical % 4096))
-    this.#backend.memory.read(physical, instruction.subarray(0, length))
-    return { emulate: { instruction } }
   }
 
   #translate(vcpu: number, address: bigint): number | undefined {
