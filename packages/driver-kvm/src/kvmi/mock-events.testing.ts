@@ -245,7 +245,7 @@ export function processOf({ processes }: Described, name: string): Described['pr
 }
 
 /** Waits for what must happen. */
-export async function until(what: string, probe: () => boolean | Promise<boolean>): Promise<void> {
+async function until(what: string, probe: () => boolean | Promise<boolean>): Promise<void> {
   for (const end = Date.now() + 5000; !(await probe()); await new Promise((resolve) => setTimeout(resolve, 2))) {
     if (Date.now() > end) throw new Error(`this does not happen: ${what}`)
   }
