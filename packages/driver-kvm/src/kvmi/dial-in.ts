@@ -14,11 +14,11 @@ const DEFAULT_WAIT = 12_000
 /** A listing is there so many milliseconds before its deadline. */
 const MARGIN = 100
 
-/** The VMs that dial in until shortly before `timeout` milliseconds are over, and those that have. */
-export async function listVms(timeout: number): Promise<VmListing[]> {
+/** The VMs that have dialled in, or do until shortly before `end` (of `performance.now()`). */
+export async function listVms(end: number): Promise<VmListing[]> {
   const listeners = allListeners()
   try {
-    if (listeners.length > 0) await delay(Math.max(0, timeout - MARGIN))
+    if (listeners.length > 0) await delay(Math.max(0, end - MARGIN - performance.now()))
     const listings = listeners.flatMap((listener) => [
       ...listener.callers.flatMap((caller) => listing(caller)),
       ...listener.taken.flatMap((caller) => listing(caller, 'this process has it open')),

@@ -48,7 +48,8 @@ export const kvmi: Driver<KvmiOptions, (typeof PROMISES)[number], (typeof POSSIB
     // What follows is most of the package, and not every app that imports it has such VMs.
     async list({ timeout }) {
       checkPlatform()
-      return (await import('./dial-in.ts')).listVms(timeout)
+      const end = performance.now() + timeout
+      return (await import('./dial-in.ts')).listVms(end)
     },
 
     async open(request) {
