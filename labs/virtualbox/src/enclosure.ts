@@ -1,0 +1,106 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { LabUnavailable } from '@microvmi/lab-debian'
+import type { Product } from './product.ts'
+
+const DEADLINE = 20_000
+
+/**
+ * Mounts what VirtualBox needs into its root, and waits for the end of its input. $1 is the root, $2 the launcher.
+ * What VirtualBox writes goes to memory: the root itself stays as it was unpacked.
+ */
+const SCRIPT = `
+set -e
+mount -t proc proc "$1/proc"
+mount --rbind /dev "$1/dev"
+mount -t tmpfs -o mode=1777 tmpfs "$1/tmp"
+mount -t tmpfs -o mode=0700 tmpfs "$1/root"
+mount --bind "$2" "$1/usr/lib/virtualbox/VBoxHeadless"
+echo ready
+exec cat
+`
+
+const PARENT = '/dev/shm'
+const PREFIX = 'microvmi-virtualbox-lab-'
+
+/** A new directory in memory, of mode 0700, named after this process. Those of processes that have ended go. */
+function createDirectory(): string {
+  for (const name of readdirSync(PARENT)) {
+    const [, pid] = name.startsWith(PREFIX) ? name.slice(PREFIX.length - 1).split('-') : []
+    if (pid !== undefined && !existsSync(`/proc/${pid}`)) rmSync(join(PARENT, name), { recursive: true, force: true })
+  }
+  return mkdtempSync(join(PARENT, `${PREFIX}${process.pid}-`))
+}
+
+/**
+ * A place of its own for one VirtualBox: mounts and processes that nobody else sees, and that are gone with the
+ * process that made them, however that ends.
+ */
+export class Enclosure {
+  /** For what VirtualBox and its users exchange: the same path for both. */
+  readonly directory: string
+  /** A program that runs this VirtualBox's VBoxManage. */
+  readonly vboxmanage: string
+  readonly #holder: ChildProcess
+  readonly #ended: Promise<unknown>
+
+  private constructor(holder: ChildProcess, directory: string) {
+    this.#holder = holder
+    this.#ended = once(holder, 'exit')
+    this.directory = directory
+    this.vboxmanage = join(directory, 'VBoxManage')
+  }
+
+  static async create({ root, launcher }: Product): Promise<Enclosure> {
+    const namespaces = ['--mount', '--propagation', 'private', '--pid', '--fork', '--kill-child=KILL']
+    const holder = spawn(
+      'setpriv',
+      ['--pdeathsig', 'KILL', '--', 'unshare', ...namespaces, '--', 'sh', '-c', SCRIPT, 'sh', root, launcher],
+      { stdio: ['pipe', 'pipe', 'pipe'] },
+    )
+    const enclosure = new Enclosure(holder, createDirectory())
+    try {
+      await enclosure.#ready()
+      enclosure.#writeProgram(root)
+    } catch (error) {
+      await enclosure.remove()
+      throw error
+    }
+    return enclosure
+  }
+
+  /** Ends every process in it, and with the last one its mounts go. */
+  async remove(): Promise<void> {
+    this.#holder.kill('SIGKILL')
+    await this.#ended
+    rmSync(this.directory, { recursive: true, force: true })
+  }
+
+  async #ready(): Promise<void> {
+    let complaint = ''
+    this.#holder.stderr?.on('data', (text) => {
+      complaint += text
+    })
+    const lines = createInterface({ input: this.#holder.stdout as NodeJS.ReadableStream })
+    const signal = AbortSignal.timeout(DEADLINE)
+    const isReady = await Promise.race([
+      once(lines, 'line', { signal }).then(() => true),
+      this.#ended.then(() => false),
+    ])
+    if (!isReady) throw new LabUnavailable(`needs the right to make namespaces and mounts: ${complaint.trim()}`)
+  }
+
+  #writeProgram(root: string): void {
+    const { pid } = this.#holder
+    // The child that unshare has forked is the first process in the namespaces (man 5 proc_pid_task).
+    const [first] = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ')
+    const enter = `nsenter --target ${first} --mount --pid --`
+    const environment = 'env -i HOME=/root LOGNAME=root USER=root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8'
+    const program = `exec ${enter} ${environment} chroot '${root}' /usr/lib/virtualbox/VBoxManage "$@"`
+    writeFileSync(this.vboxmanage, `#!/bin/sh\n${program}\n`)
+    chmodSync(this.vboxmanage, 0o700)
+  }
+}

@@ -1,0 +1,129 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import fc from 'fast-check'
+import { afterEach, describe, expect, test } from 'vitest'
+import { ConsoleMemory } from './console-memory.ts'
+import { complaintIn, memoryLines, storeCommand } from './console-text.ts'
+import { DebugConsole } from './debug-console.ts'
+import { addressBytes } from './tcp-socket.ts'
+
+const code = (expected: string) => expect.objectContaining({ code: expected })
+const PEER = fileURLToPath(new URL('./console-peer.testing.ts', import.meta.url))
+const children: ChildProcess[] = []
+afterEach(() => {
+  for (const child of children.splice(0)) child.kill('SIGKILL')
+})
+
+/** A console in a process of its own, for ours waits with its thread blocked. Returns its port. */
+async function peer(manner: string): Promise<number> {
+  const child = spawn(process.execPath, ['--import', 'tsx', PEER, manner], { stdio: ['ignore', 'pipe', 'inherit'] })
+  children.push(child)
+  const [port] = await once(createInterface({ input: child.stdout as NodeJS.ReadableStream }), 'line')
+  return Number(port)
+}
+
+describe('the text', () => {
+  test('of memory and of complaints is told from everything else', () => {
+    const text = [
+      'VBoxDbg> %%0000000000009000: 0000000000463d53 0000000000000001',
+      'dbgf event/0: CPU 0 has halted! (raw)',
+      'rax=0000000080001234 rbx=ffffffff80009000',
+      'warning: The VM is already halted...',
+      'VBoxDbg> error: VERR_PGM_PHYS_PAGE_RESERVED:  Reading memory at %%00000000000a0000.',
+      "Syntax error: Unknown command 'bogus'!",
+      'g: error: DBGFR3Resume: VWRN_DBGF_ALREADY_RUNNING',
+      '%%000000000000a000: 12',
+    ].join('\r\n')
+    expect([...memoryLines(text)]).toEqual([
+      { address: 0x9000, words: [0x463d53n, 1n] },
+      { error: 'VERR_PGM_PHYS_PAGE_RESERVED:  Reading memory at %%00000000000a0000.', address: 0xa0000 },
+      { error: "Unknown command 'bogus'!", address: undefined },
+      { error: 'DBGFR3Resume: VWRN_DBGF_ALREADY_RUNNING', address: undefined },
+    ])
+    expect(complaintIn(text)).toContain('VERR_PGM_PHYS_PAGE_RESERVED')
+    expect(complaintIn('VBoxDbg> rip=0x0\r\n')).toBeUndefined()
+  })
+
+  test('of any sort crashes nothing', () => {
+    fc.assert(
+      fc.property(fc.string({ unit: 'binary' }), (text) => {
+        for (const line of memoryLines(`%%${text}\n${text}\nerror: ${text}`)) expect(line).toBeDefined()
+        complaintIn(text)
+      }),
+    )
+  })
+
+  test('of a store has the bytes in the right order', () => {
+    expect(storeCommand(0x8108, Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8))).toBe('eq %%8108 0807060504030201')
+    expect(storeCommand(2 ** 33, Uint8Array.of(0xab))).toBe('eb %%200000000 ab')
+  })
+})
+
+describe('a console', () => {
+  test('is read and written at any address and length', { timeout: 30_000 }, async () => {
+    const console = new DebugConsole('127.0.0.1', await peer('well'), 5000)
+    const memory = new ConsoleMemory(console)
+    fc.assert(
+      fc.property(fc.nat(70_000), fc.integer({ min: 1, max: 3000 }), fc.nat(255), (address, length, seed) => {
+        const bytes = Uint8Array.from({ length }, (_, index) => (index * 7 + seed) % 256)
+        memory.write(address, bytes)
+        const back = new Uint8Array(length)
+        expect(memory.read(address, back)).toBe(length)
+        expect(back).toEqual(bytes)
+      }),
+      { numRuns: 40 },
+    )
+    const long = new Uint8Array(2 ** 19 + 100)
+    expect(memory.read(5, long)).toBe(long.length)
+    expect(memory.read(2 ** 20 - 10, new Uint8Array(30))).toBe(10)
+    expect(memory.read(2 ** 20, new Uint8Array(30))).toBe(0)
+    console.close()
+  })
+
+  test('whose prompts and events come in between is understood', async () => {
+    const console = new DebugConsole('127.0.0.1', await peer('chatty'), 5000)
+    const memory = new ConsoleMemory(console)
+    for (let round = 0; round < 5; round++) {
+      memory.write(64, Uint8Array.of(1, 2, 3))
+      const back = new Uint8Array(3)
+      expect(memory.read(64, back)).toBe(3)
+      expect([...back]).toEqual([1, 2, 3])
+    }
+    console.close()
+  })
+
+  test.each([
+    ['mute', 'BUSY'],
+    ['another', 'PROTOCOL'],
+    ['gdb', 'PROTOCOL'],
+    ['endless', 'PROTOCOL'],
+  ])('that is %s is %s', { timeout: 20_000 }, async (manner, expected) => {
+    const port = await peer(manner)
+    expect(() => new DebugConsole('127.0.0.1', port, 3000)).toThrow(code(expected))
+  })
+
+  test('that stalls is TIMEOUT, that says too little PROTOCOL, that hangs up VM_GONE, that is not there VM_NOT_FOUND', async () => {
+    const stalling = new DebugConsole('127.0.0.1', await peer('stalling'), 300)
+    expect(() => stalling.ask('dq %%0 L 1')).toThrow(code('TIMEOUT'))
+    const short = new ConsoleMemory(new DebugConsole('127.0.0.1', await peer('short'), 3000))
+    expect(() => short.read(0, new Uint8Array(64))).toThrow(code('PROTOCOL'))
+    const port = await peer('hanging-up')
+    const ending = new DebugConsole('127.0.0.1', port, 3000)
+    expect(() => ending.ask('dq %%0 L 1')).toThrow(code('VM_GONE'))
+    for (const child of children.splice(0)) {
+      const ended = once(child, 'exit')
+      child.kill('SIGKILL')
+      await ended
+    }
+    expect(() => new DebugConsole('127.0.0.1', port, 1000)).toThrow(code('VM_NOT_FOUND'))
+  })
+})
+
+test('IP addresses are bytes', () => {
+  expect([...addressBytes('127.0.0.1')]).toEqual([127, 0, 0, 1])
+  expect([...addressBytes('::1')]).toEqual([...new Array<number>(15).fill(0), 1])
+  expect(Buffer.from(addressBytes('fe80::1:abcd')).toString('hex')).toBe('fe80000000000000000000000001abcd')
+  expect(() => addressBytes('localhost')).toThrow(code('BAD_ARGUMENT'))
+})

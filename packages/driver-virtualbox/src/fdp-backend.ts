@@ -1,0 +1,90 @@
+import type { BackendWith, Capability, Detail } from '@microvmi/core/driver'
+import type { FdpChannel } from './fdp-channel.ts'
+import { FdpClient } from './fdp-client.ts'
+import { FdpEvents } from './fdp-events.ts'
+import { type RequestLayout, STATE } from './fdp-layout.ts'
+import { FdpMemory } from './fdp-memory.ts'
+import { FdpMsrs, FdpRegisters } from './fdp-registers.ts'
+import { FdpRunState } from './fdp-run-state.ts'
+
+/** What every VM of a patched VirtualBox has. */
+export const FDP_PROMISES = [
+  'memory.read',
+  'memory.write',
+  'registers.read',
+  'registers.write',
+  'msr.read',
+  'msr.write',
+  'pause',
+  'events.cr',
+  'events.msr',
+  'events.breakpoint',
+  'events.memory',
+  'events.singlestep',
+] as const
+
+/** One VM of a patched VirtualBox. */
+export class FdpBackend implements BackendWith<(typeof FDP_PROMISES)[number]> {
+  readonly name: string
+  readonly id: string
+  readonly hypervisor = 'VirtualBox with FDP'
+  readonly vcpuCount: number
+  readonly capabilities: readonly Capability[] = FDP_PROMISES
+  readonly details: Readonly<Record<string, Detail>>
+  readonly warnings: readonly string[]
+  readonly memory: FdpMemory
+  readonly registers: FdpRegisters
+  readonly msr: FdpMsrs
+  readonly running: FdpRunState
+  readonly events: FdpEvents
+  readonly #channel: FdpChannel
+
+  /** @param channel is this object's from now on, also when the constructor throws */
+  constructor(channel: FdpChannel, layout: RequestLayout) {
+    this.#channel = channel
+    try {
+      const client = new FdpClient(channel, layout)
+      this.name = channel.name
+      this.id = channel.name
+      this.vcpuCount = client.vcpuCount()
+      this.warnings = cleanUp(channel, client)
+      this.details = {
+        memoryBytes: Number(client.memorySize()),
+        ...(channel.server ? { pid: channel.server.pid } : {}),
+      }
+      this.memory = new FdpMemory(client)
+      this.running = new FdpRunState(client)
+      this.registers = new FdpRegisters(client, this.running)
+      this.msr = new FdpMsrs(client, this.running)
+      this.events = new FdpEvents(client, this.running)
+    } catch (error) {
+      channel.close()
+      throw error
+    }
+  }
+
+  release(): void {
+    // Core has disarmed every breakpoint and ended every pause: nothing of ours is left in the guest.
+  }
+
+  async close(): Promise<void> {
+    this.#channel.close()
+  }
+}
+
+/** Takes out of the VM what killed processes of ours have left there. */
+function cleanUp(channel: FdpChannel, client: FdpClient): string[] {
+  const { breakpoints, isPaused } = channel.takeLeftovers()
+  if (breakpoints.length === 0 && !isPaused) return []
+  const state = client.state()
+  const stoodStill = (state & STATE.paused) !== 0
+  if (!stoodStill) client.pause()
+  for (const id of breakpoints) client.unsetBreakpoint(id)
+  channel.takeStateChanged()
+  if (!stoodStill || isPaused || (state & STATE.breakpointHit) !== 0) client.resume()
+  const left = [
+    ...(breakpoints.length > 0 ? [`${breakpoints.length} breakpoint(s)`] : []),
+    ...(isPaused ? ['a pause'] : []),
+  ]
+  return [`a process that was killed had left ${left.join(' and ')} in the VM: cleaned up`]
+}

@@ -1,0 +1,94 @@
+import type { BackendEvent, InterceptRequest } from '@microvmi/core/driver'
+import { badArgument, MicrovmiError, PAGE_SIZE, pageStart } from '@microvmi/core/driver'
+import type { FdpClient } from './fdp-client.ts'
+import { ACCESS, BREAKPOINT } from './fdp-layout.ts'
+import { checkMsr } from './fdp-registers.ts'
+import { translate } from './fdp-translate.ts'
+
+type Request<K extends InterceptRequest['kind']> = Extract<InterceptRequest, { kind: K }>
+export type FdpRequest = Request<'cr' | 'msr' | 'breakpoint' | 'memory'>
+
+/** A breakpoint as the server is asked for it. */
+export interface Placement {
+  readonly type: (typeof BREAKPOINT)[keyof typeof BREAKPOINT]
+  readonly access: number
+  /** Guest-physical; for a control register its number, for an MSR its index. */
+  readonly address: number
+  readonly size: number
+}
+
+/** MOV to CRn says its number in three bits (Intel SDM volume 2B, MOV—Move to/from Control Registers). */
+const CONTROL_REGISTERS = { cr0: 0, cr3: 3, cr4: 4 } as const
+
+/** Where the server is to break for a request. Throws `UNSUPPORTED` and `BAD_ARGUMENT`; the VM is paused. */
+export function placementOf(request: InterceptRequest, client: FdpClient): Placement {
+  switch (request.kind) {
+    case 'cr': {
+      if (request.register === 'xcr0') throw unsupported('events of XCR0')
+      return { type: BREAKPOINT.cr, access: ACCESS.write, address: CONTROL_REGISTERS[request.register], size: 1 }
+    }
+    case 'msr':
+      checkMsr(request.msr)
+      return { type: BREAKPOINT.msr, access: ACCESS.write, address: request.msr, size: 1 }
+    case 'breakpoint':
+      if (request.method === 'hardware') throw unsupported('breakpoints in debug registers: leave `method` away')
+      return { type: BREAKPOINT.soft, access: ACCESS.execute, address: physicalOf(request, client), size: 1 }
+    case 'memory': {
+      if (request.view !== undefined) throw unsupported('views')
+      const start = pageStart(request.address)
+      const size = pageStart(request.address + request.length - 1) - start + PAGE_SIZE
+      return { type: BREAKPOINT.page, access: accessOf(request.access), address: start, size }
+    }
+    default:
+      throw unsupported(`events of kind ${request.kind}`)
+  }
+}
+
+function accessOf(access: Request<'memory'>['access']): number {
+  const letters = { r: ACCESS.read, w: ACCESS.write, x: ACCESS.execute }
+  return [...access].reduce((bits, letter) => bits | letters[letter as 'r'], 0)
+}
+
+function physicalOf(request: Request<'breakpoint'>, client: FdpClient): number {
+  if ('physicalAddress' in request) return request.physicalAddress
+  const { address, addressSpace } = request
+  if (typeof address !== 'bigint') throw badArgument('a breakpoint has an address (bigint) or a physicalAddress')
+  const physical = addressSpace === undefined ? anyVcpu(client, address) : translate(client, addressSpace, address)
+  if (physical !== undefined) return physical
+  const where = addressSpace === undefined ? 'of the vCPUs now' : `0x${addressSpace.toString(16)}`
+  throw badArgument(
+    `0x${address.toString(16)} is not mapped in the address space ${where}: give addressSpace, or the physicalAddress`,
+  )
+}
+
+function anyVcpu(client: FdpClient, address: bigint): number | undefined {
+  for (let vcpu = 0; vcpu < client.vcpuCount(); vcpu++) {
+    const physical = client.virtualToPhysical(vcpu, address)
+    if (physical !== 0n) return Number(physical)
+  }
+  return undefined
+}
+
+function unsupported(what: string): MicrovmiError {
+  return new MicrovmiError('UNSUPPORTED', `the FDP server has no ${what}`)
+}
+
+/** The fields of an event, without what is the same for all. */
+export type Fields = Pick<BackendEvent, 'kind' | 'fields'>
+
+/** Bytes of `mov crN, reg` at most: a prefix, two of opcode, one that names the registers. */
+const MOVE_LENGTH = 4
+
+/** The control register that the instruction just before `rip` has written, if it has: 0F 22 /r. */
+export function controlRegisterWritten(before: Uint8Array): number | undefined {
+  const [prefix = 0, first, second, registers = 0] = before.subarray(-MOVE_LENGTH)
+  if (first !== 0x0f || second !== 0x22 || registers < 0xc0) return undefined
+  // REX.R makes it CR8 and up.
+  const isExtended = (prefix & 0xf4) === 0x44
+  return ((registers >> 3) & 7) + (isExtended ? 8 : 0)
+}
+
+/** Whether an instruction is WRMSR: 0F 30. */
+export function isWrmsr(instruction: Uint8Array): boolean {
+  return instruction[0] === 0x0f && instruction[1] === 0x30
+}

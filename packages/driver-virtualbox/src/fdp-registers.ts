@@ -1,0 +1,156 @@
+import {
+  MicrovmiError,
+  type MsrBackend,
+  type RegisterBackend,
+  type RegisterChanges,
+  type RegisterName,
+  type Registers,
+  type Segment,
+} from '@microvmi/core/driver'
+import type { FdpClient } from './fdp-client.ts'
+import { type FdpRegister, NOT_SERVED } from './fdp-layout.ts'
+import type { FdpRunState } from './fdp-run-state.ts'
+
+const GENERAL = [
+  ...(['rax', 'rbx', 'rcx', 'rdx', 'rsi', 'rdi', 'rbp', 'rsp'] as const),
+  ...(['r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15', 'rip'] as const),
+]
+const CONTROL = ['rflags', 'cr0', 'cr2', 'cr3', 'cr4'] as const
+const FURTHER = ['cr8', 'dr0', 'dr1', 'dr2', 'dr3', 'dr6', 'dr7'] as const
+
+/** MSRs that are registers of their own (Intel SDM volume 4, table 2-2). */
+const MSR_REGISTERS = {
+  ...{ apicBase: 0x1b, sysenterCs: 0x174, sysenterEsp: 0x175, sysenterEip: 0x176, pat: 0x277 },
+  ...{ efer: 0xc000_0080, star: 0xc000_0081, lstar: 0xc000_0082, cstar: 0xc000_0083, fmask: 0xc000_0084 },
+  kernelGsBase: 0xc000_0102,
+} as const
+const FS_BASE = 0xc000_0100
+const GS_BASE = 0xc000_0101
+const TSC_AUX = 0xc000_0103
+
+/** MSRs that VirtualBox keeps for every guest. The server does not tell when it has none: others are refused here. */
+const MSRS: ReadonlySet<number> = new Set([...Object.values(MSR_REGISTERS), FS_BASE, GS_BASE, TSC_AUX])
+
+/** CR2 is not among them: the server writes it into another register's place as well (DBGCTcp.cpp). */
+const WRITABLE = [...GENERAL, 'cr0', 'cr3', 'cr4'] as const
+
+/** Registers over FDP: each is an exchange of its own, never the page of shared registers, which is vCPU 0's alone. */
+export class FdpRegisters implements RegisterBackend {
+  readonly writable: ReadonlySet<RegisterName> = new Set(WRITABLE)
+  readonly #client: FdpClient
+  readonly #run: FdpRunState
+
+  constructor(client: FdpClient, run: FdpRunState) {
+    this.#client = client
+    this.#run = run
+  }
+
+  read(vcpu: number): Registers {
+    return this.#run.whileStopped(() => this.#readStopped(vcpu))
+  }
+
+  write(vcpu: number, changes: RegisterChanges): void {
+    const writes = Object.entries(changes) as [(typeof WRITABLE)[number], bigint][]
+    if (writes.length === 0) return
+    if (vcpu !== 0) {
+      throw new MicrovmiError(
+        'UNSUPPORTED',
+        `registers of vCPU ${vcpu} cannot be written: the FDP server crashes the VM when it is asked for that`,
+      )
+    }
+    this.#run.whileStopped(() => {
+      for (const [name, value] of writes) {
+        const done = this.#client.writeRegister(vcpu, name, value)
+        const now = this.#client.readRegister(vcpu, name)
+        if (done && now === value) continue
+        throw new MicrovmiError(
+          'HYPERVISOR',
+          `register ${name} was set to 0x${value.toString(16)} and is 0x${now.toString(16)}: the VM does not take it`,
+        )
+      }
+    })
+  }
+
+  #readStopped(vcpu: number): Registers {
+    const registers: Record<string, unknown> = { architecture: 'x86-64' }
+    // A guest may hold the server's word for "not served" in these on purpose; they are always served.
+    for (const name of GENERAL) registers[name] = this.#client.readRegister(vcpu, name)
+    for (const name of CONTROL) {
+      const value = this.#served(vcpu, name)
+      if (value === undefined) throw new MicrovmiError('PROTOCOL', `the FDP server does not serve ${name}`)
+      registers[name] = value
+    }
+    for (const name of FURTHER) registers[name] = this.#served(vcpu, name)
+    for (const [name, index] of Object.entries(MSR_REGISTERS)) registers[name] = this.#client.readMsr(vcpu, index)
+    for (const name of ['cs', 'ds', 'es', 'ss'] as const) registers[name] = this.#segment(vcpu, name)
+    registers.fs = this.#segment(vcpu, 'fs', this.#client.readMsr(vcpu, FS_BASE))
+    registers.gs = this.#segment(vcpu, 'gs', this.#client.readMsr(vcpu, GS_BASE))
+    registers.ldt = this.#segment(vcpu, 'ldt', this.#served(vcpu, 'ldtBase'), this.#served(vcpu, 'ldtLimit'))
+    registers.tr = this.#segment(vcpu, 'tr')
+    registers.gdt = this.#table(vcpu, 'gdtBase', 'gdtLimit')
+    registers.idt = this.#table(vcpu, 'idtBase', 'idtLimit')
+    return registers as unknown as Registers
+  }
+
+  #served(vcpu: number, register: FdpRegister): bigint | undefined {
+    const value = this.#client.readRegister(vcpu, register)
+    return value === NOT_SERVED ? undefined : value
+  }
+
+  /** The server gives selectors, and hardly a base, limit or attributes. */
+  #segment(vcpu: number, register: FdpRegister, base?: bigint, limit?: bigint): Segment | undefined {
+    const selector = this.#served(vcpu, register)
+    if (selector === undefined) return undefined
+    const isLimit = limit !== undefined && limit <= 0xffff_ffffn
+    return {
+      selector: Number(selector & 0xffffn),
+      base,
+      limit: isLimit ? Number(limit) : undefined,
+      attributes: undefined,
+    }
+  }
+
+  #table(vcpu: number, base: FdpRegister, limit: FdpRegister) {
+    const [start, end] = [this.#served(vcpu, base), this.#served(vcpu, limit)]
+    return start === undefined || end === undefined ? undefined : { base: start, limit: Number(end & 0xffffn) }
+  }
+}
+
+/** Model-specific registers over FDP. */
+export class FdpMsrs implements MsrBackend {
+  readonly #client: FdpClient
+  readonly #run: FdpRunState
+
+  constructor(client: FdpClient, run: FdpRunState) {
+    this.#client = client
+    this.#run = run
+  }
+
+  read(vcpu: number, index: number): bigint {
+    checkMsr(index)
+    return this.#client.readMsr(vcpu, index)
+  }
+
+  write(vcpu: number, index: number, value: bigint): void {
+    checkMsr(index)
+    this.#run.whileStopped(() => {
+      const done = this.#client.writeMsr(vcpu, index, value)
+      const now = this.#client.readMsr(vcpu, index)
+      if (done && now === value) return
+      throw new MicrovmiError(
+        'HYPERVISOR',
+        `MSR 0x${index.toString(16)} was set to 0x${value.toString(16)} and is 0x${now.toString(16)}: the VM does not take it`,
+      )
+    })
+  }
+}
+
+/** Throws `UNSUPPORTED` for an MSR whose absence the server would not tell. */
+export function checkMsr(index: number): void {
+  if (MSRS.has(index)) return
+  const known = [...MSRS].map((one) => `0x${one.toString(16)}`).join(', ')
+  throw new MicrovmiError(
+    'UNSUPPORTED',
+    `MSR 0x${index.toString(16)}: the FDP server does not tell an MSR that it has from one that it has not. Known: ${known}`,
+  )
+}

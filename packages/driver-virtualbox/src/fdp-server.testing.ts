@@ -1,0 +1,120 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { once as onceEmitted } from 'node:events'
+import { readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface, type Interface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { LabUnavailable, once } from '@microvmi/lab-debian'
+import { lockPath } from './fdp-lock.ts'
+
+const SOURCES = fileURLToPath(new URL('../testing', import.meta.url))
+const FILES = ['fdp-server.c', 'fdp-guest.c', 'fdp-guest.h']
+
+/** How a server is to be. */
+export interface FdpServerOptions {
+  readonly vcpus?: number
+  readonly memoryMiB?: number
+  /** As the Windows build lays requests out. */
+  readonly isPacked?: boolean
+  /** How often it looks before it sleeps; the real one does 2 ** 20 times, which takes a processor for itself. */
+  readonly spins?: number
+}
+
+/** What the guest in the server has where: see fdp-guest.c. */
+export const GUEST = {
+  code: 0x20_0000,
+  codeVirtual: 0xffff_ffff_8020_0000n,
+  tables: [0x30_0000n, 0x31_0000n],
+  counters: 0x40_0000,
+  known: 0x50_0000,
+  scratch: 0x60_0000,
+  lstar: 0xc000_0082,
+} as const
+
+/** What RAM holds that nothing else is in. */
+export function patternAt(address: number, length: number): Uint8Array {
+  return Uint8Array.from({ length }, (_, index) => {
+    const at = address + index
+    return (at * 7 + Math.floor(at / 256) + Math.floor(at / 65_536) * 13) % 251
+  })
+}
+
+/** The program, compiled once for each state of its sources. Throws `LabUnavailable` where there is no compiler. */
+async function compiled(isPacked: boolean): Promise<string> {
+  const hash = createHash('sha256')
+  for (const file of FILES) hash.update(readFileSync(join(SOURCES, file)))
+  const name = `fdp-server-${isPacked ? 'packed-' : ''}${hash.digest('hex').slice(0, 16)}`
+  const directory = await once(name, async (into) => {
+    const sources = FILES.filter((file) => file.endsWith('.c')).map((file) => join(SOURCES, file))
+    const options = ['-O2', '-pthread', ...(isPacked ? ['-DPACKED'] : [])]
+    try {
+      await promisify(execFile)('gcc', [...options, '-o', join(into, 'fdp-server'), ...sources], { timeout: 60_000 })
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw new LabUnavailable('needs gcc', { cause: error })
+      throw error
+    }
+  })
+  return join(directory, 'fdp-server')
+}
+
+/** A server that runs, with its guest. */
+export class FdpServer implements AsyncDisposable {
+  readonly name: string
+  readonly #child: ChildProcess
+  readonly #lines: Interface
+  readonly #ended: Promise<unknown>
+
+  private constructor(name: string, child: ChildProcess) {
+    this.name = name
+    this.#child = child
+    this.#ended = onceEmitted(child, 'exit')
+    this.#lines = createInterface({ input: child.stdout as NodeJS.ReadableStream })
+  }
+
+  /** It ends with this process, however that ends. */
+  static async start(name: string, options: FdpServerOptions = {}): Promise<FdpServer> {
+    const { vcpus = 1, memoryMiB = 16, isPacked = false, spins = 2000 } = options
+    const program = await compiled(isPacked)
+    const child = spawn(program, [name, String(vcpus), String(memoryMiB), String(spins)], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
+    const server = new FdpServer(name, child)
+    await server.#line()
+    return server
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? -1
+  }
+
+  /** Asks it to misbehave: `stall 1`, `delay MILLISECONDS`, `status BYTE`, `size BYTES` (the last three once). */
+  async ask(what: string): Promise<void> {
+    const done = this.#line()
+    this.#child.stdin?.write(`${what}\n`)
+    await done
+  }
+
+  /** Kills it, and leaves what it had made. */
+  async kill(): Promise<void> {
+    this.#child.kill('SIGKILL')
+    await this.#ended
+  }
+
+  /** Ends it, and removes what it had made. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.kill('SIGKILL')
+    await this.#ended
+    const locks = ['exchange', 'events'].map((purpose) => lockPath('/dev/shm', this.name, purpose))
+    const objects = [this.name, `CPU_${this.name}`].map((name) => join('/dev/shm', name))
+    for (const path of [...objects, ...locks]) rmSync(path, { force: true })
+  }
+
+  async #line(): Promise<void> {
+    await Promise.race([
+      onceEmitted(this.#lines, 'line'),
+      this.#ended.then(() => Promise.reject(new Error(`the FDP server '${this.name}' has ended`))),
+    ])
+  }
+}

@@ -1,0 +1,8 @@
+/**
+ * VirtualBox's virtual machines, of the stock product and of one with the FDP patch. Importing this registers the
+ * drivers.
+ *
+ * @packageDocumentation
+ */
+export { type FdpOptions, fdp } from './fdp-driver.ts'
+export { type VirtualBoxOptions, virtualbox } from './virtualbox-driver.ts'
