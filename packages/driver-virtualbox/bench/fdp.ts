@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { open } from '@microvmi/core'
-import { FdpServer, GUEST } from '../src/fdp-server.testing.ts'
+import { FdpServer, GUEST } from '../src/fdp/server.testing.ts'
 import { fdp } from '../src/index.ts'
 
 const BASELINE = fileURLToPath(new URL('../../../bench/baselines/fdp-client.c', import.meta.url))

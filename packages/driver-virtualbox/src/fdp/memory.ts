@@ -1,5 +1,5 @@
 import { type MemoryBackend, PAGE_SIZE, pageStart } from '@microvmi/core/driver'
-import type { FdpClient } from './fdp-client.ts'
+import type { FdpClient } from './client.ts'
 
 /** The server copies what is written into a buffer of this size first, unchecked (DBGCTcp.cpp, TempBuffer). */
 const MOST_AT_ONCE = 2 ** 20

@@ -7,12 +7,12 @@ import { fileURLToPath } from 'node:url'
 import { list, open } from '@microvmi/core'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { fdp } from './fdp-driver.ts'
-import { CHANNEL } from './fdp-layout.ts'
-import { FdpLock, PHASE, type Phase } from './fdp-lock.ts'
-import { FdpServer, GUEST, patternAt } from './fdp-server.testing.ts'
+import { fdp } from './driver.ts'
+import { CHANNEL } from './layout.ts'
+import { FdpLock, PHASE, type Phase } from './lock.ts'
+import { FdpServer, GUEST, patternAt } from './server.testing.ts'
 
-const CLIENT = fileURLToPath(new URL('./fdp-client.testing.ts', import.meta.url))
+const CLIENT = fileURLToPath(new URL('./client.testing.ts', import.meta.url))
 let server: FdpServer
 let children: ChildProcess[] = []
 beforeEach(async () => {

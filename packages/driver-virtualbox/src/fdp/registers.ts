@@ -7,9 +7,9 @@ import {
   type Registers,
   type Segment,
 } from '@microvmi/core/driver'
-import type { FdpClient } from './fdp-client.ts'
-import { type FdpRegister, NOT_SERVED } from './fdp-layout.ts'
-import type { FdpRunState } from './fdp-run-state.ts'
+import type { FdpClient } from './client.ts'
+import { type FdpRegister, NOT_SERVED } from './layout.ts'
+import type { FdpRunState } from './run-state.ts'
 
 const GENERAL = [
   ...(['rax', 'rbx', 'rcx', 'rdx', 'rsi', 'rdi', 'rbp', 'rsp'] as const),

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { closeSync, constants, fchmodSync, fchownSync, fstatSync, ftruncateSync, openSync } from 'node:fs'
 import { join } from 'node:path'
 import { MicrovmiError } from '@microvmi/core/driver'
-import { mapShared, type SharedMapping, tryLockFile, unlockFile } from './native.ts'
+import { mapShared, type SharedMapping, tryLockFile, unlockFile } from '../native.ts'
 import { sleepSync } from './sleep.ts'
 
 /**

@@ -8,11 +8,11 @@ import {
   pageFrame,
   pageStart,
 } from '@microvmi/core/driver'
-import { controlRegisterWritten, type Fields, isWrmsr, type Placement, placementOf } from './fdp-breakpoints.ts'
-import type { FdpClient } from './fdp-client.ts'
-import { ACCESS, BREAKPOINT, STATE } from './fdp-layout.ts'
-import type { FdpRunState } from './fdp-run-state.ts'
-import { SingleSteps } from './fdp-steps.ts'
+import { controlRegisterWritten, type Fields, isWrmsr, type Placement, placementOf } from './breakpoints.ts'
+import type { FdpClient } from './client.ts'
+import { ACCESS, BREAKPOINT, STATE } from './layout.ts'
+import type { FdpRunState } from './run-state.ts'
+import { SingleSteps } from './steps.ts'
 
 /** Milliseconds between two looks at the state-changed flag, while nothing happens. */
 const POLL_INTERVAL = 1

@@ -7,9 +7,9 @@ import { createInterface, type Interface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { LabUnavailable, once } from '@microvmi/lab-debian'
-import { lockPath } from './fdp-lock.ts'
+import { lockPath } from './lock.ts'
 
-const SOURCES = fileURLToPath(new URL('../testing', import.meta.url))
+const SOURCES = fileURLToPath(new URL('../../testing', import.meta.url))
 const FILES = ['fdp-server.c', 'fdp-guest.c', 'fdp-guest.h']
 
 /** How a server is to be. */

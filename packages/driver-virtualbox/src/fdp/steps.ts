@@ -1,6 +1,6 @@
 import type { BackendEvent, InterceptRequest } from '@microvmi/core/driver'
-import type { FdpClient } from './fdp-client.ts'
-import type { FdpRunState } from './fdp-run-state.ts'
+import type { FdpClient } from './client.ts'
+import type { FdpRunState } from './run-state.ts'
 
 type StepRequest = Extract<InterceptRequest, { kind: 'singlestep' }>
 

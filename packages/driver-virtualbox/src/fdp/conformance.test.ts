@@ -1,6 +1,6 @@
 import { conformance } from '@microvmi/conformance'
 import { afterAll, describe, test } from 'vitest'
-import { fdpFixture } from './fdp-fixture.testing.ts'
+import { fdpFixture } from './fixture.testing.ts'
 
 /** The patched VirtualBox crashes when a general register of another vCPU than 0 is written: the driver refuses that. */
 const OF_OTHER_VCPUS = new Set(['what is written reads back', 'the other vCPUs keep theirs'])

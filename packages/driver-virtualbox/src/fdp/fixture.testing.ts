@@ -1,7 +1,7 @@
 import type { Fixture, Guest, Provocations } from '@microvmi/conformance'
 import type { Vm, VmBase } from '@microvmi/core'
-import { fdp } from './fdp-driver.ts'
-import { FdpServer, type FdpServerOptions, GUEST, patternAt } from './fdp-server.testing.ts'
+import { fdp } from './driver.ts'
+import { FdpServer, type FdpServerOptions, GUEST, patternAt } from './server.testing.ts'
 
 const MEMORY_MIB = 16
 let made = 0

@@ -1,9 +1,9 @@
 import type { BackendEvent, InterceptRequest } from '@microvmi/core/driver'
 import { badArgument, MicrovmiError, PAGE_SIZE, pageStart } from '@microvmi/core/driver'
-import type { FdpClient } from './fdp-client.ts'
-import { ACCESS, BREAKPOINT } from './fdp-layout.ts'
-import { checkMsr } from './fdp-registers.ts'
-import { translate } from './fdp-translate.ts'
+import type { FdpClient } from './client.ts'
+import { ACCESS, BREAKPOINT } from './layout.ts'
+import { checkMsr } from './registers.ts'
+import { translate } from './translate.ts'
 
 type Request<K extends InterceptRequest['kind']> = Extract<InterceptRequest, { kind: K }>
 export type FdpRequest = Request<'cr' | 'msr' | 'breakpoint' | 'memory'>

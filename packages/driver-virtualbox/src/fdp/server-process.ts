@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { CONTEXT_PREFIX } from './fdp-layout.ts'
+import { CONTEXT_PREFIX } from './layout.ts'
 
 /** A process, told from a later one of the same number by when it was started. */
 export interface ServerProcess {

@@ -1,6 +1,6 @@
 import type { RunBackend, RunState } from '@microvmi/core/driver'
-import type { FdpClient } from './fdp-client.ts'
-import { STATE } from './fdp-layout.ts'
+import type { FdpClient } from './client.ts'
+import { STATE } from './layout.ts'
 
 /**
  * Stopping and resuming over FDP. The server does not count, and a breakpoint stops the VM as a pause does: who wants

@@ -1,10 +1,10 @@
 /**
- * A client in a process of its own: `node --import tsx fdp-client.testing.ts NAME WHAT`. Says "begun" when it is at
+ * A client in a process of its own: `node --import tsx client.testing.ts NAME WHAT`. Says "begun" when it is at
  * work, and "done" at its end.
  */
 import { open } from '@microvmi/core'
-import { fdp } from './fdp-driver.ts'
-import { GUEST, patternAt } from './fdp-server.testing.ts'
+import { fdp } from './driver.ts'
+import { GUEST, patternAt } from './server.testing.ts'
 
 const [name = '', what] = process.argv.slice(2)
 const vm = await open(fdp, { vm: name })

@@ -1,11 +1,11 @@
 import type { BackendWith, Capability, Detail } from '@microvmi/core/driver'
-import type { FdpChannel } from './fdp-channel.ts'
-import { FdpClient } from './fdp-client.ts'
-import { FdpEvents } from './fdp-events.ts'
-import { type RequestLayout, STATE } from './fdp-layout.ts'
-import { FdpMemory } from './fdp-memory.ts'
-import { FdpMsrs, FdpRegisters } from './fdp-registers.ts'
-import { FdpRunState } from './fdp-run-state.ts'
+import type { FdpChannel } from './channel.ts'
+import { FdpClient } from './client.ts'
+import { FdpEvents } from './events.ts'
+import { type RequestLayout, STATE } from './layout.ts'
+import { FdpMemory } from './memory.ts'
+import { FdpMsrs, FdpRegisters } from './registers.ts'
+import { FdpRunState } from './run-state.ts'
 
 /** What every VM of a patched VirtualBox has. */
 export const FDP_PROMISES = [

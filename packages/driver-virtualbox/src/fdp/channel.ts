@@ -1,11 +1,11 @@
 import { closeSync, constants, existsSync, fstatSync, openSync } from 'node:fs'
 import { join } from 'node:path'
 import { MicrovmiError } from '@microvmi/core/driver'
-import { type Canal, CHANNEL, type RequestLayout } from './fdp-layout.ts'
-import { FdpLock, PHASE } from './fdp-lock.ts'
-import { FdpRequests } from './fdp-requests.ts'
-import { findServer, isAlive, type ServerProcess } from './fdp-server-process.ts'
-import { mapShared, type SharedMapping } from './native.ts'
+import { type Canal, CHANNEL, type RequestLayout } from './layout.ts'
+import { FdpLock, PHASE } from './lock.ts'
+import { FdpRequests } from './requests.ts'
+import { findServer, isAlive, type ServerProcess } from './server-process.ts'
+import { mapShared, type SharedMapping } from '../native.ts'
 import { sleepSync } from './sleep.ts'
 
 /** Looks at a byte before the first sleep: about a millisecond, more than most replies take. */

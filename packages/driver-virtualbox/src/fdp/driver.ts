@@ -1,11 +1,11 @@
 import { readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { badArgument, type Driver, defineDriver, MicrovmiError, register, type VmListing } from '@microvmi/core/driver'
-import { FDP_PROMISES, FdpBackend } from './fdp-backend.ts'
-import { FdpChannel } from './fdp-channel.ts'
-import { CHANNEL, CONTEXT_LENGTH, CONTEXT_PREFIX, NATURAL, PACKED } from './fdp-layout.ts'
-import { findServer } from './fdp-server-process.ts'
-import { checkPlatform } from './native.ts'
+import { FDP_PROMISES, FdpBackend } from './backend.ts'
+import { FdpChannel } from './channel.ts'
+import { CHANNEL, CONTEXT_LENGTH, CONTEXT_PREFIX, NATURAL, PACKED } from './layout.ts'
+import { findServer } from './server-process.ts'
+import { checkPlatform } from '../native.ts'
 
 /** What can be set when a VM is opened. */
 export interface FdpOptions {

@@ -1,7 +1,7 @@
 import { MicrovmiError } from '@microvmi/core/driver'
-import type { FdpChannel } from './fdp-channel.ts'
-import { COMMAND, type FdpRegister, REGISTER, type RequestLayout } from './fdp-layout.ts'
-import { type BreakpointOptions, FdpRequests } from './fdp-requests.ts'
+import type { FdpChannel } from './channel.ts'
+import { COMMAND, type FdpRegister, REGISTER, type RequestLayout } from './layout.ts'
+import { type BreakpointOptions, FdpRequests } from './requests.ts'
 
 /** A VM of VirtualBox 5.2 has 32 vCPUs at most (include/VBox/param.h, VMM_MAX_CPU_COUNT is 64). */
 const MOST_VCPUS = 64
