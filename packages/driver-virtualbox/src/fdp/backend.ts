@@ -2,7 +2,8 @@ import type { BackendWith, Capability, Detail } from '@microvmi/core/driver'
 import type { FdpChannel } from './channel.ts'
 import { FdpClient } from './client.ts'
 import { FdpEvents } from './events.ts'
-import { type RequestLayout, STATE } from './layout.ts'
+import type { RequestLayout } from './layout.ts'
+import { takeOutLeftovers } from './leftovers.ts'
 import { FdpMemory } from './memory.ts'
 import { FdpMsrs, FdpRegisters } from './registers.ts'
 import { FdpRunState } from './run-state.ts'
@@ -47,7 +48,7 @@ export class FdpBackend implements BackendWith<(typeof FDP_PROMISES)[number]> {
       this.name = channel.name
       this.id = channel.name
       this.vcpuCount = client.vcpuCount()
-      this.warnings = cleanUp(channel, client)
+      this.warnings = takeOutLeftovers(client)
       this.details = {
         memoryBytes: Number(client.memorySize()),
         ...(channel.server ? { pid: channel.server.pid } : {}),
@@ -70,21 +71,4 @@ export class FdpBackend implements BackendWith<(typeof FDP_PROMISES)[number]> {
   async close(): Promise<void> {
     this.#channel.close()
   }
-}
-
-/** Takes out of the VM what killed processes of ours have left there. */
-function cleanUp(channel: FdpChannel, client: FdpClient): string[] {
-  const { breakpoints, isPaused } = channel.takeLeftovers()
-  if (breakpoints.length === 0 && !isPaused) return []
-  const state = client.state()
-  const stoodStill = (state & STATE.paused) !== 0
-  if (!stoodStill) client.pause()
-  for (const id of breakpoints) client.unsetBreakpoint(id)
-  channel.takeStateChanged()
-  if (!stoodStill || isPaused || (state & STATE.breakpointHit) !== 0) client.resume()
-  const left = [
-    ...(breakpoints.length > 0 ? [`${breakpoints.length} breakpoint(s)`] : []),
-    ...(isPaused ? ['a pause'] : []),
-  ]
-  return [`a process that was killed had left ${left.join(' and ')} in the VM: cleaned up`]
 }

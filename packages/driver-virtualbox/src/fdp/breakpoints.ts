@@ -1,12 +1,10 @@
-import type { BackendEvent, InterceptRequest } from '@microvmi/core/driver'
+import type { InterceptRequest } from '@microvmi/core/driver'
 import { badArgument, MicrovmiError, PAGE_SIZE, pageStart } from '@microvmi/core/driver'
 import type { FdpClient } from './client.ts'
 import { ACCESS, BREAKPOINT } from './layout.ts'
-import { checkMsr } from './registers.ts'
 import { translate } from './translate.ts'
 
 type Request<K extends InterceptRequest['kind']> = Extract<InterceptRequest, { kind: K }>
-export type FdpRequest = Request<'cr' | 'msr' | 'breakpoint' | 'memory'>
 
 /** A breakpoint as the server is asked for it. */
 export interface Placement {
@@ -28,9 +26,9 @@ export function placementOf(request: InterceptRequest, client: FdpClient): Place
       return { type: BREAKPOINT.cr, access: ACCESS.write, address: CONTROL_REGISTERS[request.register], size: 1 }
     }
     case 'msr':
-      checkMsr(request.msr)
       return { type: BREAKPOINT.msr, access: ACCESS.write, address: request.msr, size: 1 }
     case 'breakpoint':
+      // The server has a type for them, and refuses it (DBGCTcp.cpp, FDPVBOX_setBreakpoint).
       if (request.method === 'hardware') throw unsupported('breakpoints in debug registers: leave `method` away')
       return { type: BREAKPOINT.soft, access: ACCESS.execute, address: physicalOf(request, client), size: 1 }
     case 'memory': {
@@ -72,9 +70,6 @@ function anyVcpu(client: FdpClient, address: bigint): number | undefined {
 function unsupported(what: string): MicrovmiError {
   return new MicrovmiError('UNSUPPORTED', `the FDP server has no ${what}`)
 }
-
-/** The fields of an event, without what is the same for all. */
-export type Fields = Pick<BackendEvent, 'kind' | 'fields'>
 
 /** Bytes of `mov crN, reg` at most: a prefix, two of opcode, one that names the registers. */
 const MOVE_LENGTH = 4

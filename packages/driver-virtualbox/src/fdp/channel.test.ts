@@ -9,7 +9,7 @@ import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { fdp } from './driver.ts'
 import { CHANNEL } from './layout.ts'
-import { FdpLock, PHASE, type Phase } from './lock.ts'
+import { LockFile, PHASE, type Phase } from './lock-file.ts'
 import { FdpServer, GUEST, patternAt } from './server.testing.ts'
 
 const CLIENT = fileURLToPath(new URL('./client.testing.ts', import.meta.url))
@@ -294,7 +294,7 @@ describe('what the protocol cannot do at once, or not at all', () => {
 function leaveBehind(phase: Phase, locks: readonly number[]): void {
   const path = `/dev/shm/${server.name}`
   const fd = openSync(path, 'r')
-  const lock = new FdpLock('/dev/shm', server.name, 'exchange', fd)
+  const lock = new LockFile('/dev/shm', server.name, fd)
   lock.phase = phase
   lock.awaited = 8
   lock.close()

@@ -11,7 +11,7 @@ const TO_SERVER = 4
 const TO_CLIENT = TO_SERVER + CANAL_LENGTH
 
 /** Where the parts of one direction (FDP_SHM_CANAL) lie in the channel. */
-export interface Canal {
+export interface CanalPlace {
   readonly data: number
   /** A 32-bit number. */
   readonly size: number
@@ -20,7 +20,7 @@ export interface Canal {
   readonly status: number
 }
 
-function canalAt(start: number): Canal {
+function canalAt(start: number): CanalPlace {
   const end = start + CANAL_SIZE
   return { data: start, size: end, lock: end + 4, present: end + 5, status: end + 6 }
 }

@@ -28,7 +28,7 @@ const FS_BASE = 0xc000_0100
 const GS_BASE = 0xc000_0101
 const TSC_AUX = 0xc000_0103
 
-/** MSRs that VirtualBox keeps for every guest. The server does not tell when it has none: others are refused here. */
+/** MSRs that VirtualBox has for every guest. */
 const MSRS: ReadonlySet<number> = new Set([...Object.values(MSR_REGISTERS), FS_BASE, GS_BASE, TSC_AUX])
 
 /** CR2 is not among them: the server writes it into another register's place as well (DBGCTcp.cpp). */
@@ -50,7 +50,10 @@ export class FdpRegisters implements RegisterBackend {
   }
 
   write(vcpu: number, changes: RegisterChanges): void {
-    const writes = Object.entries(changes) as [(typeof WRITABLE)[number], bigint][]
+    const writes = WRITABLE.flatMap((name) => {
+      const value = changes[name]
+      return value === undefined ? [] : [{ name, value }]
+    })
     if (writes.length === 0) return
     if (vcpu !== 0) {
       throw new MicrovmiError(
@@ -59,7 +62,7 @@ export class FdpRegisters implements RegisterBackend {
       )
     }
     this.#run.whileStopped(() => {
-      for (const [name, value] of writes) {
+      for (const { name, value } of writes) {
         const done = this.#client.writeRegister(vcpu, name, value)
         const now = this.#client.readRegister(vcpu, name)
         if (done && now === value) continue
@@ -127,16 +130,24 @@ export class FdpMsrs implements MsrBackend {
   }
 
   read(vcpu: number, index: number): bigint {
-    checkMsr(index)
-    return this.#client.readMsr(vcpu, index)
+    const value = knownMsr(this.#client, vcpu, index)
+    if (value !== undefined) return value
+    throw new MicrovmiError(
+      'UNSUPPORTED',
+      `MSR 0x${index.toString(16)}: the FDP server says 0, as it does of an MSR that the VM has not`,
+    )
   }
 
   write(vcpu: number, index: number, value: bigint): void {
-    checkMsr(index)
     this.#run.whileStopped(() => {
-      const done = this.#client.writeMsr(vcpu, index, value)
+      if (!this.#client.writeMsr(vcpu, index, value)) {
+        throw new MicrovmiError(
+          'UNSUPPORTED',
+          `MSR 0x${index.toString(16)}: the VM does not have it, or not for writing`,
+        )
+      }
       const now = this.#client.readMsr(vcpu, index)
-      if (done && now === value) return
+      if (now === value) return
       throw new MicrovmiError(
         'HYPERVISOR',
         `MSR 0x${index.toString(16)} was set to 0x${value.toString(16)} and is 0x${now.toString(16)}: the VM does not take it`,
@@ -145,12 +156,11 @@ export class FdpMsrs implements MsrBackend {
   }
 }
 
-/** Throws `UNSUPPORTED` for an MSR whose absence the server would not tell. */
-export function checkMsr(index: number): void {
-  if (MSRS.has(index)) return
-  const known = [...MSRS].map((one) => `0x${one.toString(16)}`).join(', ')
-  throw new MicrovmiError(
-    'UNSUPPORTED',
-    `MSR 0x${index.toString(16)}: the FDP server does not tell an MSR that it has from one that it has not. Known: ${known}`,
-  )
+/**
+ * An MSR's value; undefined where the server says 0 of one that not every guest has: it says so, too, when there is
+ * none.
+ */
+export function knownMsr(client: FdpClient, vcpu: number, index: number): bigint | undefined {
+  const value = client.readMsr(vcpu, index)
+  return value !== 0n || MSRS.has(index) ? value : undefined
 }

@@ -7,7 +7,7 @@ import { createInterface, type Interface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { LabUnavailable, once } from '@microvmi/lab-debian'
-import { lockPath } from './lock.ts'
+import { lockPath } from './lock-file.ts'
 
 const SOURCES = fileURLToPath(new URL('../../testing', import.meta.url))
 const FILES = ['fdp-server.c', 'fdp-guest.c', 'fdp-guest.h']
@@ -106,9 +106,8 @@ export class FdpServer implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#child.kill('SIGKILL')
     await this.#ended
-    const locks = ['exchange', 'events'].map((purpose) => lockPath('/dev/shm', this.name, purpose))
     const objects = [this.name, `CPU_${this.name}`].map((name) => join('/dev/shm', name))
-    for (const path of [...objects, ...locks]) rmSync(path, { force: true })
+    for (const path of [...objects, lockPath('/dev/shm', this.name)]) rmSync(path, { force: true })
   }
 
   async #line(): Promise<void> {
