@@ -275,8 +275,22 @@ void guest_pause(void)
     stop_all();
 }
 
+static bool is_stopping(void)
+{
+    for (unsigned i = 0; i < vcpu_count; i++)
+        if (vcpus[i].stopping)
+            return true;
+    return false;
+}
+
 void guest_resume(void)
 {
+    /*
+     * Who has hit a breakpoint comes first: it spins for VirtualBox's CpuLock while this request still travels. Else it
+     * would stop the VM again, behind the back of a client that has seen its hit already.
+     */
+    while (is_stopping())
+        usleep(20);
     pthread_mutex_lock(&run_lock);
     for (unsigned i = 0; i < vcpu_count; i++) {
         unsigned long before = vcpus[i].ticks;

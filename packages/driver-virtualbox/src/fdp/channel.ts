@@ -130,7 +130,7 @@ export class FdpChannel {
     this.checkAlive()
     if (this.notes.take(this.timeout)) return
     this.checkAlive()
-    throw new MicrovmiError('BUSY', `${this.name}: other sessions held the channel for ${this.timeout} ms`)
+    throw new MicrovmiError('TIMEOUT', `${this.name}: other sessions held the channel for ${this.timeout} ms`)
   }
 
   #lock(): void {
