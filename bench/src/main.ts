@@ -8,6 +8,7 @@ import { kvm } from '@microvmi/driver-kvm'
 import { dumpMemory } from '@microvmi/dump'
 import { monitor, type QemuLab, startQemu } from '@microvmi/lab-qemu'
 import { buildBaselines } from './baselines.ts'
+import { withFdpRows } from './fdp-rows.ts'
 import { installCli } from './installed-cli.ts'
 import { commandLineDump, privateDump, privateReads, type Subject, sharedDumps, sharedReads } from './rows.ts'
 import { markdown, measure, type Result } from './table.ts'
@@ -44,6 +45,8 @@ await withGuest({ ram: 'private' }, async (subject) => {
   await add(privateDump(subject, join(baselines, 'process'), hostAddress))
   await add(privateReads(subject, join(baselines, 'process'), hostAddress))
 })
+
+await withFdpRows(baselines, add)
 
 const qemu = execFileSync('uname', ['-m'], { encoding: 'utf8' }).trim()
 console.log(`\nNode ${process.version}, ${cpus().length} x ${cpus()[0]?.model}, Linux ${release()} ${qemu}\n`)
