@@ -360,9 +360,17 @@ bool guest_unset_breakpoint(int id)
     return true;
 }
 
+/* What a test has asked for: this one is not served. */
+static atomic_int not_served = -1;
+
+void guest_serve_not(int id)
+{
+    not_served = id;
+}
+
 static bool is_served(unsigned id)
 {
-    return id <= 35 || (id >= 37 && id < REGISTERS);
+    return (int)id != not_served && (id <= 35 || (id >= 37 && id < REGISTERS));
 }
 
 uint64_t guest_read_register(unsigned vcpu, unsigned id)

@@ -277,6 +277,8 @@ int main(int argc, char **argv)
             wrong_byte = value;
         else if (!strcmp(word, "refuse"))
             refused = value;
+        else if (!strcmp(word, "unserved"))
+            guest_serve_not(value);
         else if (!strcmp(word, "pause"))
             guest_pause();
         printf("%s\n", word);

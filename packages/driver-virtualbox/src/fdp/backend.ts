@@ -39,12 +39,14 @@ export class FdpBackend implements BackendWith<(typeof FDP_PROMISES)[number]> {
   readonly running: FdpRunState
   readonly events: FdpEvents
   readonly #channel: FdpChannel
+  readonly #client: FdpClient
 
   /** @param channel is this object's from now on, also when the constructor throws */
   constructor(channel: FdpChannel, layout: RequestLayout) {
     this.#channel = channel
     try {
       const client = new FdpClient(channel, layout)
+      this.#client = client
       this.name = channel.name
       this.id = channel.name
       this.vcpuCount = client.vcpuCount()
@@ -65,7 +67,12 @@ export class FdpBackend implements BackendWith<(typeof FDP_PROMISES)[number]> {
   }
 
   release(): void {
-    // Core has disarmed every breakpoint and ended every pause: nothing of ours is left in the guest.
+    // Core has disarmed every breakpoint and ended every pause. What events that ended with an error have left in a VM
+    // that is still there is taken out here; where that fails, too, the next session does it.
+    const { failure } = this.events
+    if (!failure || failure.code === 'VM_GONE') return
+    this.#channel.notes.holds = false
+    takeOutLeftovers(this.#client)
   }
 
   async close(): Promise<void> {

@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, openSync, readdirSync, statSync } from 'node:fs'
+import { closeSync, constants, existsSync, fstatSync, openSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { MicrovmiError } from '@microvmi/core/driver'
 import { CHANNEL, CONTEXT_LENGTH, CONTEXT_PREFIX } from './layout.ts'
@@ -17,7 +17,7 @@ export function openChannelFile(directory: string, name: string): number {
 
 /** The names of the channels that are there, of VMs that run and of some that have ended. */
 export function channelNames(directory: string): string[] {
-  const names = new Set(readdirSync(directory))
+  const names = new Set(existsSync(directory) ? readdirSync(directory) : [])
   const hasSize = (name: string, size: number): boolean =>
     statSync(join(directory, name), { throwIfNoEntry: false })?.size === size
   return [...names].filter((name) => {

@@ -42,6 +42,7 @@ export class FdpEvents implements EventBackend {
   #sink: EventSink | undefined
   #poll: { cancel(): void } | undefined
   #eagerUntil = 0
+  #failure: MicrovmiError | undefined
 
   constructor(client: FdpClient, run: FdpRunState) {
     this.#client = client
@@ -92,6 +93,11 @@ export class FdpEvents implements EventBackend {
     if (!hit) return
     this.#hitOf.delete(event)
     this.#answer(hit)
+  }
+
+  /** Why every intercept has ended, if so: the breakpoints of this session are still in the VM. */
+  get failure(): MicrovmiError | undefined {
+    return this.#failure
   }
 
   get #isIdle(): boolean {
@@ -170,6 +176,7 @@ export class FdpEvents implements EventBackend {
       if (step) this.#queue.push(step)
     } catch (error) {
       if (!(error instanceof MicrovmiError)) throw error
+      this.#failure = error
       this.#abandon()
       this.#sink?.fail(error)
       return
@@ -178,7 +185,7 @@ export class FdpEvents implements EventBackend {
     for (const event of this.#queue.splice(0)) this.#sink?.deliver(event)
   }
 
-  /** The server does not answer any more. Its breakpoints stay noted: the next session takes them out. */
+  /** The server does not answer any more. Its breakpoints stay noted, and are taken out when it does. */
   #abandon(): void {
     this.#armed.clear()
     this.#steps.abandon()

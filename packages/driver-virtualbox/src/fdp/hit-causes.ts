@@ -13,7 +13,8 @@ const CONTROL_NAMES = new Map<number | undefined, 'cr0' | 'cr3' | 'cr4'>([
 ])
 
 /** An event's kind, and its own fields. */
-type Told = Pick<BackendEvent, 'kind' | 'fields'>
+type Told = ToldOf<BackendEvent>
+type ToldOf<E> = E extends BackendEvent ? Pick<E, 'kind' | 'fields'> : never
 
 /** Why a vCPU has stopped. */
 export interface Cause {
@@ -115,8 +116,11 @@ export class HitCauses {
     const page = this.#armed.dataPage()
     if (!page) return []
     const access = (page.placement.access & ACCESS.read) !== 0 ? 'rw' : 'w'
-    const fields = { address: pageStart(page.placement.address), virtualAddress: undefined, access, view: undefined }
-    return event(vcpu, page.numbers, { kind: 'memory', fields } as Told)
+    const address = pageStart(page.placement.address)
+    return event(vcpu, page.numbers, {
+      kind: 'memory',
+      fields: { address, virtualAddress: undefined, access, view: undefined },
+    })
   }
 
   /** Guest memory as a vCPU sees it; what is not mapped is zero. */
@@ -134,5 +138,5 @@ export class HitCauses {
 }
 
 function event(vcpu: number, armed: readonly number[], told: Told): BackendEvent[] {
-  return armed.length === 0 ? [] : [{ ...told, armed, vcpu, stops: 'vm', complete: true } as BackendEvent]
+  return armed.length === 0 ? [] : [{ ...told, armed, vcpu, stops: 'vm', complete: true }]
 }

@@ -1,6 +1,7 @@
 import { type InterceptRequest, open } from '@microvmi/core'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { fdp } from './driver.ts'
+import { NOT_SERVED, REGISTER } from './layout.ts'
 import { FdpServer, GUEST, hindrance, patternAt, titled } from './server.testing.ts'
 
 let server: FdpServer
@@ -77,6 +78,30 @@ describe.skipIf(hindrance)(titled('what the protocol cannot do at once, or not a
     using _pause = vm.pause()
     expect(vm.readRegisters(0).rbx).toBe(0xffff_ffff_8040_0000n)
     expect(vm.readRegisters(1).rbx).toBe(0xffff_ffff_8040_0008n)
+  })
+
+  test('a register that is not served is undefined, and one that just looks so is not', async () => {
+    await using vm = await open(fdp, { vm: server.name })
+    using _pause = vm.pause()
+    const { r15, dr7, gdt } = vm.readRegisters(0)
+    expect(dr7).toBeTypeOf('bigint')
+    expect(gdt).toBeDefined()
+    vm.writeRegisters(0, { r15: NOT_SERVED })
+    expect(vm.readRegisters(0).r15).toBe(NOT_SERVED)
+    vm.writeRegisters(0, { r15 })
+    for (const [number, name] of [
+      [REGISTER.dr7, 'dr7'],
+      [REGISTER.gdtBase, 'gdt'],
+      [REGISTER.gdtLimit, 'gdt'],
+      [REGISTER.ss, 'ss'],
+    ] as const) {
+      await server.ask(`unserved ${number}`)
+      expect(vm.readRegisters(0)[name]).toBeUndefined()
+    }
+    await server.ask(`unserved ${REGISTER.cr4}`)
+    expect(() => vm.readRegisters(0)).toThrow(code('PROTOCOL'))
+    await server.ask('unserved -1')
+    expect(vm.readRegisters(0).dr7).toBe(dr7)
   })
 
   test('registers of other vCPUs and CR2, which would crash or corrupt the VM, are refused', async () => {

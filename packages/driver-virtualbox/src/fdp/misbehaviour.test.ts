@@ -31,6 +31,26 @@ describe.skipIf(hindrance)(titled('a server that misbehaves'), () => {
     expect(bytes).toEqual(patternAt(GUEST.known, 4096))
   })
 
+  test('is silent for a while: events end with TIMEOUT, and close takes the breakpoints out', async () => {
+    const vm = await open(fdp, { vm: server.name, timeout: 200 })
+    const loop = (async () => {
+      for await (const event of vm.intercept({ kind: 'cr', register: 'cr3' })) {
+        if (event.vcpu === 0) await server.ask('stall 1')
+      }
+    })()
+    await expect(loop).rejects.toThrow(code('TIMEOUT'))
+    await server.ask('stall 0')
+    await setTimeout(50)
+    await vm.close()
+    await using next = await open(fdp, { vm: server.name })
+    expect(next.info.warnings).toEqual([])
+    const count = () => next.memory.readUint64(GUEST.counters)
+    const before = count()
+    await setTimeout(100)
+    expect(count()).toBeGreaterThan(before)
+    expect(next.runState()).toBe('running')
+  })
+
   test('sizes that lie and a status of no meaning are PROTOCOL, and the next exchange is right', async () => {
     await using vm = await open(fdp, { vm: server.name, timeout: 2000 })
     const lies = fc.oneof(

@@ -14,7 +14,7 @@ export class FdpRunState implements RunBackend {
   #isPauseOn = false
   /** Events that stop the VM and have no answer yet. */
   #events = 0
-  /** Calls that need it stopped, one within the other. */
+  /** What else needs it stopped: calls, one within the other, and single steps. */
   #stops = 0
   #isHolding = false
 
@@ -52,14 +52,22 @@ export class FdpRunState implements RunBackend {
 
   /** Does `work` with all vCPUs stopped, and leaves them as they were. */
   whileStopped<T>(work: () => T): T {
-    this.#hold()
-    this.#stops += 1
+    this.beginStop()
     try {
       return work()
     } finally {
-      this.#stops -= 1
-      this.#letGo()
+      this.endStop()
     }
+  }
+
+  beginStop(): void {
+    this.#hold()
+    this.#stops += 1
+  }
+
+  endStop(): void {
+    this.#stops -= 1
+    this.#letGo()
   }
 
   /** An event was found that has stopped the VM. */

@@ -104,7 +104,8 @@ export class FdpServer implements AsyncDisposable {
 
   /**
    * Asks it to misbehave: `stall 1`, or once: `delay MILLISECONDS`, `status BYTE`, `size BYTES`, `byte VALUE`,
-   * `refuse 1`. Or to stop the VM as another program does: `pause 1`.
+   * `refuse 1` (a read). Or to serve a register no longer: `unserved NUMBER`, -1 for none. Or to stop the VM as
+   * another program does: `pause 1`.
    */
   async ask(what: string): Promise<void> {
     const done = this.#line()

@@ -67,15 +67,14 @@ export class SingleSteps {
 
   #hold(): void {
     if (this.#isHolding) return
-    this.#client.pause()
+    this.#run.beginStop()
     this.#isHolding = true
-    this.#run.stoppedByEvent()
   }
 
   #letGo(): void {
     this.#isWaiting = false
     if (!this.#isHolding) return
     this.#isHolding = false
-    this.#run.answered()
+    this.#run.endStop()
   }
 }
