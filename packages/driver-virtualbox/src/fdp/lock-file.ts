@@ -84,6 +84,8 @@ export class LockFile {
     const { buffer, byteOffset } = this.#mapping.bytes
     this.#words = new Int32Array(buffer, byteOffset, WORDS)
     this.holds = false
+    // What bears this session's number is from a dead one that had it before.
+    for (const word of [WORD.owner, WORD.listener]) Atomics.compareExchange(this.#words, word, this.#session, 0)
   }
 
   /** Takes the lock within `timeout` milliseconds; false when others of ours held it all the time. May be nested. */

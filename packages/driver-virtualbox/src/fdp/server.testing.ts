@@ -1,7 +1,7 @@
 import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once as onceEmitted } from 'node:events'
-import { readFileSync, rmSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface, type Interface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
@@ -10,7 +10,7 @@ import { once } from '@microvmi/lab-debian'
 import { lockPath } from './lock-file.ts'
 
 const SOURCES = fileURLToPath(new URL('../../testing', import.meta.url))
-const FILES = ['fdp-server.c', 'fdp-guest.c', 'fdp-guest.h']
+const FILES = readdirSync(SOURCES).sort()
 
 /** Why no server can run here; undefined where it can. */
 export const hindrance: string | undefined = findHindrance()
@@ -36,7 +36,7 @@ export interface FdpServerOptions {
   readonly spins?: number
 }
 
-/** What the guest in the server has where: see fdp-guest.c. */
+/** What the guest in the server has where: see testing/fdp-machine.h. */
 export const GUEST = {
   code: 0x20_0000,
   /** Offsets in the code. */
