@@ -10,9 +10,9 @@ static uint64_t ram_size;
 /* At CODE_VIRTUAL. */
 static const uint8_t program[] = {
     0x90,                   /* nop */
-    0x48, 0xff, 0x03,       /* inc qword [rbx] */
     0x0f, 0x30,             /* wrmsr */
     0x0f, 0x22, 0xd8,       /* mov cr3, rax */
+    0x48, 0xff, 0x03,       /* inc qword [rbx] */
     0xeb, 0xf5,             /* jmp to the nop */
 };
 

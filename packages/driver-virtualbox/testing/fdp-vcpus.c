@@ -36,16 +36,6 @@ static bool execute(struct vcpu *cpu, bool breakable, bool *hit)
         r[RIP] += 1;
         break;
     case 1:
-        if (breakable && find_breakpoint(PAGEHBP, READ_BP | WRITE_BP, data, 8) >= 0)
-            return false;
-        memcpy(&count, ram + data, 8);
-        put(data, count + 1);
-        r[RIP] += 3;
-        r[RCX] = LSTAR;
-        r[RAX] = 0x80200000u + ((count + 1) & 0xff);
-        r[RDX] = 0xffffffffu;
-        break;
-    case 4:
         if (breakable && find_breakpoint(MSRHBP, WRITE_BP, r[RCX] & 0xffffffff, 1) >= 0) {
             cpu->msr_hit = true;
             return false;
@@ -55,10 +45,20 @@ static bool execute(struct vcpu *cpu, bool breakable, bool *hit)
         r[RIP] += 2;
         r[RAX] = r[CR3] == TABLES ? TABLES + 0x10000 : TABLES;
         break;
-    case 6:
+    case 3:
         r[CR3] = r[RAX] & ~0xfffull;
         r[RIP] += 3;
         *hit = breakable && find_breakpoint(CRHBP, WRITE_BP, 3, 1) >= 0;
+        break;
+    case 6:
+        if (breakable && find_breakpoint(PAGEHBP, READ_BP | WRITE_BP, data, 8) >= 0)
+            return false;
+        memcpy(&count, ram + data, 8);
+        put(data, count + 1);
+        r[RIP] += 3;
+        r[RCX] = LSTAR;
+        r[RAX] = 0x80200000u + ((count + 1) & 0xff);
+        r[RDX] = 0xffffffffu;
         break;
     default:
         r[RIP] = CODE_VIRTUAL;

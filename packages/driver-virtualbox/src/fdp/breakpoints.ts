@@ -71,16 +71,16 @@ function unsupported(what: string): MicrovmiError {
   return new MicrovmiError('UNSUPPORTED', `the FDP server has no ${what}`)
 }
 
-/** Bytes of `mov crN, reg` at most: a prefix, two of opcode, one that names the registers. */
-const MOVE_LENGTH = 4
+/** Bytes of `mov crN, reg` without a prefix: two of opcode, one that names the registers. */
+export const MOVE_LENGTH = 3
 
-/** The control register that the instruction just before `rip` has written, if it has: 0F 22 /r. */
+/**
+ * The control register that the instruction whose last bytes these are writes, if it does: 0F 22 /r. A prefix makes
+ * CR8 of CR0; the server has no breakpoints for that one.
+ */
 export function controlRegisterWritten(before: Uint8Array): number | undefined {
-  const [prefix = 0, first, second, registers = 0] = before.subarray(-MOVE_LENGTH)
-  if (first !== 0x0f || second !== 0x22 || registers < 0xc0) return undefined
-  // REX.R makes it CR8 and up.
-  const isExtended = (prefix & 0xf4) === 0x44
-  return ((registers >> 3) & 7) + (isExtended ? 8 : 0)
+  const [first, second, registers = 0] = before.subarray(-MOVE_LENGTH)
+  return first === 0x0f && second === 0x22 ? (registers >> 3) & 7 : undefined
 }
 
 /** Whether an instruction is WRMSR: 0F 30. */

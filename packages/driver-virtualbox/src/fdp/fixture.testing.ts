@@ -113,7 +113,10 @@ function provocations(): Provocations {
         physicalAddress: GUEST.code,
         never: [{ ...nop, addressSpace: 0x32_0000n }],
       },
-      { request: { kind: 'breakpoint', physicalAddress: GUEST.code + 4 }, physicalAddress: GUEST.code + 4 },
+      {
+        request: { kind: 'breakpoint', physicalAddress: GUEST.code + GUEST.wrmsr },
+        physicalAddress: GUEST.code + GUEST.wrmsr,
+      },
       {
         request: { ...nop, addressSpace: GUEST.tables[1] },
         physicalAddress: GUEST.code,

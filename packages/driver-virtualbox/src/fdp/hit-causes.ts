@@ -1,6 +1,6 @@
 import { type BackendEvent, PAGE_SIZE, pageStart } from '@microvmi/core/driver'
 import type { ArmedRequests } from './armed.ts'
-import { controlRegisterWritten, isWrmsr } from './breakpoints.ts'
+import { controlRegisterWritten, isWrmsr, MOVE_LENGTH } from './breakpoints.ts'
 import type { FdpClient } from './client.ts'
 import { ACCESS, BREAKPOINT } from './layout.ts'
 import { knownMsr } from './registers.ts'
@@ -54,9 +54,10 @@ export class HitCauses {
     const soft = this.#armed.at(BREAKPOINT.soft, physical)
     const executed = this.#armed.executing(physical)
     const isBefore = soft.length > 0 || executed.length > 0
-    const written = this.#controlWritten(vcpu, rip, isBefore)
-    if (written) return { events: written, step: false }
     const msr = this.#msrWrite(vcpu, rip)
+    const hasOther = isBefore || msr !== undefined || this.#armed.dataPage() !== undefined
+    const written = this.#controlWritten(vcpu, rip, hasOther)
+    if (written) return { events: written, step: false }
     if (isBefore) {
       const cr3 = this.#client.readRegister(vcpu, 'cr3')
       const fields = { address: physical, virtualAddress: rip, access: 'x', view: undefined } as const
@@ -81,11 +82,12 @@ export class HitCauses {
 
   /**
    * Where the instruction before `rip` writes a control register that is watched. The vCPU stops behind the write,
-   * where another breakpoint may be (`isBefore`): then it is the write only if the register holds something new.
+   * where it may stop again for something else (`hasOther`): then it is the write only if the register holds something
+   * new.
    */
-  #controlWritten(vcpu: number, rip: bigint, isBefore: boolean): BackendEvent[] | undefined {
+  #controlWritten(vcpu: number, rip: bigint, hasOther: boolean): BackendEvent[] | undefined {
     if (!this.#armed.has(BREAKPOINT.cr)) return undefined
-    const number = controlRegisterWritten(this.#readVirtual(vcpu, rip - 4n, 4))
+    const number = controlRegisterWritten(this.#readVirtual(vcpu, rip - BigInt(MOVE_LENGTH), MOVE_LENGTH))
     const register = CONTROL_NAMES.get(number)
     if (number === undefined || register === undefined) return undefined
     const armed = this.#armed.at(BREAKPOINT.cr, number)
@@ -93,7 +95,7 @@ export class HitCauses {
     const now = this.#client.readRegister(vcpu, register)
     const key = `${vcpu} ${register}`
     const old = this.#controls.get(key) ?? now
-    if (isBefore && old === now) return undefined
+    if (hasOther && old === now) return undefined
     this.#controls.set(key, now)
     return event(vcpu, this.#armed.changing(armed, old, now), { kind: 'cr', fields: { register, old, new: now } })
   }

@@ -40,8 +40,9 @@ export interface FdpServerOptions {
 export const GUEST = {
   code: 0x20_0000,
   /** Offsets in the code. */
-  wrmsr: 4,
-  movCr3: 6,
+  wrmsr: 1,
+  movCr3: 3,
+  increment: 6,
   codeVirtual: 0xffff_ffff_8020_0000n,
   tables: [0x30_0000n, 0x31_0000n],
   counters: 0x40_0000,
