@@ -4,7 +4,7 @@
  */
 
 /** FDP_MAX_DATA_SIZE: what one direction carries at most. */
-export const CANAL_SIZE = 10 * 2 ** 20
+const CANAL_SIZE = 10 * 2 ** 20
 
 const CANAL_LENGTH = CANAL_SIZE + 8
 const TO_SERVER = 4
