@@ -34,9 +34,7 @@ export class Canal {
   /** Puts a message in, once the one before has been taken; false when it was not in time. */
   put(request: Uint8Array, payload?: Payload): boolean {
     const { data, present, status } = this.#place
-    do {
-      if (!this.#wait.until(present, false) || !this.#lock()) return false
-    } while (Atomics.load(this.#bytes, present) !== 0 && this.#unlock())
+    if (!this.#lockWhen(false)) return false
     this.#bytes.set(request, data)
     if (payload) this.#bytes.set(payload.bytes, data + payload.offset)
     this.#size.setUint32(0, request.length + (payload ? payload.bytes.length : 0), true)
@@ -52,9 +50,7 @@ export class Canal {
    */
   take(into: Uint8Array, expected: number): Readonly<Message> | undefined {
     const { present, status } = this.#place
-    do {
-      if (!this.#wait.until(present, true) || !this.#lock()) return undefined
-    } while (Atomics.load(this.#bytes, present) === 0 && this.#unlock())
+    if (!this.#lockWhen(true)) return undefined
     const message = this.#message
     message.length = this.#size.getUint32(0, true)
     message.status = this.#bytes[status] ?? 0
@@ -76,6 +72,16 @@ export class Canal {
     into.set(this.#last)
   }
 
+  /** Locks the canal while there is a message in it, or none. */
+  #lockWhen(isPresent: boolean): boolean {
+    const { present } = this.#place
+    for (;;) {
+      if (!this.#wait.until(present, isPresent) || !this.#lock()) return false
+      if ((Atomics.load(this.#bytes, present) !== 0) === isPresent) return true
+      this.#unlock()
+    }
+  }
+
   #lock(): boolean {
     while (Atomics.exchange(this.#bytes, this.#place.lock, 1) !== 0) {
       if (!this.#wait.until(this.#place.lock, false)) return false
@@ -83,8 +89,7 @@ export class Canal {
     return true
   }
 
-  #unlock(): true {
+  #unlock(): void {
     Atomics.store(this.#bytes, this.#place.lock, 0)
-    return true
   }
 }

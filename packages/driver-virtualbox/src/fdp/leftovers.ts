@@ -12,11 +12,13 @@ export function takeOutLeftovers(client: FdpClient): string[] {
   return channel.exclusively(() => {
     const { notes, server } = channel
     if (server) notes.forgetUnless((Math.imul(server.started, 31) + server.pid) | 0)
-    if (notes.listener === 'other') return []
-    const breakpoints = notes.breakpoints()
+    const hasListener = notes.listener === 'other'
+    const breakpoints = hasListener ? [] : notes.breakpoints()
     const state = client.state()
     const isPaused = (state & STATE.paused) !== 0
-    const isStopLeft = isPaused && notes.stopped === STOPPED.byHolds && !notes.othersHold
+    const isHit = (state & STATE.breakpointHit) !== 0
+    const isListeners = hasListener && isHit && !notes.isAnswered
+    const isStopLeft = isPaused && notes.stopped === STOPPED.byHolds && !notes.othersHold && !isListeners
     if (breakpoints.length === 0 && !isStopLeft) return []
     if (!isPaused) {
       notes.stopped = STOPPED.byHolds
@@ -26,8 +28,7 @@ export function takeOutLeftovers(client: FdpClient): string[] {
       client.unsetBreakpoint(id)
       notes.noteBreakpoint(id, false)
     }
-    channel.takeStateChanged()
-    const isHit = (state & STATE.breakpointHit) !== 0
+    if (!hasListener) channel.takeStateChanged()
     if (!notes.othersHold && (isStopLeft || !isPaused || isHit)) resume(client)
     const left = [
       ...(breakpoints.length > 0 ? [`${breakpoints.length} breakpoint(s)`] : []),

@@ -1,4 +1,4 @@
-import { existsSync, truncateSync } from 'node:fs'
+import { chmodSync, existsSync, truncateSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 import { list, open } from '@microvmi/core'
 import fc from 'fast-check'
@@ -150,5 +150,34 @@ describe.skipIf(hindrance)(titled('a killed server'), () => {
     expect(() => vm.memory.read(0, page())).toThrow(code('VM_GONE'))
     await using next = await open(fdp, { vm: server.name })
     expect(next.vcpuCount).toBe(1)
+  })
+})
+
+const isRoot = process.geteuid?.() === 0
+
+describe.skipIf(hindrance || !isRoot)(isRoot ? titled('another user') : 'another user (skipped: needs root)', () => {
+  const NOBODY = 65_534
+  afterEach(() => process.seteuid?.(0))
+
+  test('without a right to the channel is told so', async () => {
+    chmodSync(`/dev/shm/${server.name}`, 0o600)
+    process.seteuid?.(NOBODY)
+    await expect(open(fdp, { vm: server.name })).rejects.toThrow(code('DENIED'))
+  })
+
+  test('with one reads, and has TIMEOUT when the server has gone: its process cannot be looked at', async () => {
+    chmodSync(`/dev/shm/${server.name}`, 0o666)
+    process.seteuid?.(NOBODY)
+    await using vm = await open(fdp, { vm: server.name, timeout: 300 })
+    const bytes = page()
+    vm.memory.read(GUEST.known, bytes)
+    expect(bytes).toEqual(patternAt(GUEST.known, 4096))
+    process.seteuid?.(0)
+    await using other = await open(fdp, { vm: server.name })
+    expect(other.readMsr(0, 0x277)).toBe(GUEST.pat)
+    await server.kill()
+    process.seteuid?.(NOBODY)
+    expect(() => vm.memory.read(GUEST.known, bytes)).toThrow(code('TIMEOUT'))
+    await expect(open(fdp, { vm: server.name, timeout: 300 })).rejects.toThrow(code('TIMEOUT'))
   })
 })

@@ -195,6 +195,24 @@ describe.skipIf(hindrance)(titled('a killed app'), () => {
     expect(next.info.warnings).toEqual([])
   })
 
+  test('leaves a pause while another session listens: the next open ends it, and the events go on', async () => {
+    await using vm = await open(fdp, { vm: server.name })
+    let seen = 0
+    const intercept = vm.intercept({ kind: 'cr', register: 'cr3' }, () => {
+      seen += 1
+    })
+    await using client = await ClientProcess.start(server.name, 'pause')
+    await setTimeout(100)
+    await client.kill()
+    await using next = await open(fdp, { vm: server.name })
+    const before = seen
+    const deadline = performance.now() + 5000
+    while (seen < before + 10 && performance.now() < deadline) await setTimeout(10)
+    expect(seen).toBeGreaterThanOrEqual(before + 10)
+    intercept.close()
+    expect(next.runState()).toBe('running')
+  })
+
   test('leaves a pause: the next open ends it, and says so', async () => {
     await using client = await ClientProcess.start(server.name, 'pause')
     await setTimeout(100)
