@@ -1,6 +1,6 @@
 /** The rows of FDP alone: they need no guest under QEMU. */
 import { buildBaselines } from './baselines.ts'
-import { withFdpRows } from './fdp-rows.ts'
+import { withFdpRows } from './rows-over-fdp.ts'
 import { markdown, measure, type Result } from './table.ts'
 
 const ROUNDS = 9

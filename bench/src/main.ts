@@ -8,9 +8,9 @@ import { kvm } from '@microvmi/driver-kvm'
 import { dumpMemory } from '@microvmi/dump'
 import { monitor, type QemuLab, startQemu } from '@microvmi/lab-qemu'
 import { buildBaselines } from './baselines.ts'
-import { withFdpRows } from './fdp-rows.ts'
 import { installCli } from './installed-cli.ts'
 import { commandLineDump, privateDump, privateReads, type Subject, sharedDumps, sharedReads } from './rows.ts'
+import { withFdpRows } from './rows-over-fdp.ts'
 import { markdown, measure, type Result } from './table.ts'
 
 const ROUNDS = 9
@@ -21,6 +21,8 @@ const baselines = await buildBaselines()
 const results: Result[] = []
 
 console.error(`${ROUNDS} rounds a row, ours and the peer's by turns; medians`)
+
+await withFdpRows(baselines, add)
 
 await withGuest({ ram: 'file' }, async (subject) => {
   for (const row of sharedDumps(subject, '512 MiB of a Linux guest')) await add(row)
@@ -45,8 +47,6 @@ await withGuest({ ram: 'private' }, async (subject) => {
   await add(privateDump(subject, join(baselines, 'process'), hostAddress))
   await add(privateReads(subject, join(baselines, 'process'), hostAddress))
 })
-
-await withFdpRows(baselines, add)
 
 const qemu = execFileSync('uname', ['-m'], { encoding: 'utf8' }).trim()
 console.log(`\nNode ${process.version}, ${cpus().length} x ${cpus()[0]?.model}, Linux ${release()} ${qemu}\n`)

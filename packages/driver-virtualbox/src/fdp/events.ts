@@ -74,6 +74,9 @@ export class FdpEvents implements EventBackend {
     try {
       if (one) this.#run.whileStopped(() => this.#remove(one, armed))
       else this.#steps.disarm(armed)
+    } catch (error) {
+      if (error instanceof MicrovmiError) this.#failure ??= error
+      throw error
     } finally {
       this.#armed.remove(armed)
       if (this.#isIdle) {
@@ -95,7 +98,7 @@ export class FdpEvents implements EventBackend {
     this.#answer(hit)
   }
 
-  /** Why every intercept has ended, if so: the breakpoints of this session are still in the VM. */
+  /** Why breakpoints of this session are still in the VM, if so. */
   get failure(): MicrovmiError | undefined {
     return this.#failure
   }
