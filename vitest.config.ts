@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config'
 const places = '{packages,examples,labs,bench}'
 
 /** The labs with tests of their own, by directory in labs/. */
-const labs = ['qemu']
+const labs = ['debian', 'qemu', 'kvm']
 
 /** A lab's tests lie in its directory, or anywhere as `<subject>.<lab>.lab.test.ts`. */
 const testsOf = (lab: string): string[] => [`labs/${lab}/**/*.lab.test.ts`, `${places}/**/*.${lab}.lab.test.ts`]
@@ -25,6 +25,8 @@ export default defineConfig({
       ...labs.map((lab, index) => ({
         test: {
           name: `lab:${lab}`,
+          // Its tests run in another machine.
+          ...(lab === 'kvm' ? { runner: './labs/kvm/src/host-runner.ts' } : {}),
           include: testsOf(lab),
           exclude: outside,
           // A lab has the machine to itself: one file at a time, after the unit tests and the labs before it.

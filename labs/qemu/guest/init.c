@@ -5,7 +5,7 @@
  *   microvmi-known   holds pages of known content (see fill), and tells where they are
  *   microvmi-ping,
  *   microvmi-pong    hand a byte to each other through pipes, all the time: the kernel switches between them
- *   microvmi-marks   calls landmark() in a loop, and executes an int3 of its own at every 100th turn
+ *   microvmi-marks   calls landmark() in a loop, and at every 100th turn executes an int3 and single-steps itself
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -28,7 +28,7 @@
 #define KNOWN_PAGES 16
 
 struct shared {
-	volatile uint64_t landmarks, breakpoints, traps, rounds;
+	volatile uint64_t landmarks, breakpoints, traps, rounds, debugs;
 };
 static struct shared *shared;
 
@@ -84,16 +84,31 @@ static void switching(int in, int out, const char *name)
 	}
 }
 
-/* Where tests set breakpoints: called some hundred times a second, with the count as its argument. */
+/*
+ * Where tests set breakpoints: called some hundred times a second, with the count as its argument. Its first instruction
+ * is a nop, so that an int3 in its place does no harm.
+ */
 __attribute__((noinline)) void landmark(uint64_t count)
 {
-	__asm__ volatile("" : : "r"(count) : "memory");
+	__asm__ volatile("nop" : : "r"(count) : "memory");
 }
+
+static volatile sig_atomic_t is_stepping;
 
 static void on_trap(int signal)
 {
 	(void)signal;
-	shared->traps++;
+	if (is_stepping)
+		shared->debugs++;
+	else
+		shared->traps++;
+}
+
+/* Debug exceptions: the trap flag is set for some instructions. (QEMU's emulation of int1 kills the process.) */
+static void step_oneself(void)
+{
+	__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushfq\n\torq $0x100, (%%rsp)\n\tpopfq\n\tnop\n\t"
+			 "pushfq\n\tandq $~0x100, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp" : : : "memory", "cc");
 }
 
 static void marks(void)
@@ -102,12 +117,17 @@ static void marks(void)
 	signal(SIGTRAP, on_trap);
 	/* pagemap tells of pages that this process has touched. */
 	shared->landmarks = 0;
-	printf("@marks pid=%d landmark=0x%lx counters=0x%lx\n", getpid(), (uintptr_t)landmark, physical((void *)shared));
+	landmark(0);
+	printf("@marks pid=%d landmark=0x%lx code=0x%lx shared=0x%lx counters=0x%lx\n", getpid(), (uintptr_t)landmark,
+	       physical(landmark), (uintptr_t)shared, physical((void *)shared));
 	for (;;) {
 		landmark(++shared->landmarks);
 		if (shared->landmarks % 100 == 0) {
 			shared->breakpoints++;
 			__asm__ volatile("int3");
+			is_stepping = 1;
+			step_oneself();
+			is_stepping = 0;
 		}
 		usleep(2000);
 	}

@@ -2,12 +2,22 @@
 export interface GuestFacts {
   /** The process `microvmi-known`: its pages' virtual address, and where each page is in physical memory. */
   readonly known: { readonly pid: number; readonly virtual: bigint; readonly physical: readonly number[] }
-  /** The process `microvmi-marks`: the function that it calls all the time, and the physical page of its counters. */
-  readonly marks: { readonly pid: number; readonly landmark: bigint; readonly counters: number }
+  readonly marks: Marks
   /** Kernel symbols: `init_task`, `_text`, `init_top_pgt`, `entry_SYSCALL_64`. */
   readonly symbols: Readonly<Record<string, bigint>>
   /** Bytes from the start of a kernel structure to a member: `task_struct.pid` and others. */
   readonly offsets: Readonly<Record<string, number>>
+}
+
+/** The process `microvmi-marks`. */
+export interface Marks {
+  readonly pid: number
+  /** The function that it calls all the time; physically, `code`. */
+  readonly landmark: bigint
+  readonly code: number
+  /** Its counters (struct shared, guest/init.c), of which it writes the first at every turn; physically, `counters`. */
+  readonly shared: bigint
+  readonly counters: number
 }
 
 /** The guest's own counts, told once a second. */
@@ -45,6 +55,8 @@ export function factsIn(console: string): GuestFacts | undefined {
     marks: {
       pid: Number(marks.fields.pid),
       landmark: BigInt(marks.fields.landmark ?? 0),
+      code: Number(marks.fields.code),
+      shared: BigInt(marks.fields.shared ?? 0),
       counters: Number(marks.fields.counters),
     },
     symbols: Object.fromEntries(table('symbol').map(({ name, address }) => [name, BigInt(address ?? 0)])),

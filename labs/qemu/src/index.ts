@@ -1,5 +1,8 @@
 export { LabUnavailable } from '@microvmi/lab-debian'
+export { type CpioEntry, cpio, directoriesOf } from './cpio.ts'
 export { type GuestFacts, knownPage } from './facts.ts'
+export { guestInitramfs } from './images.ts'
 export { monitor } from './monitor.ts'
 export { type QemuLab, type QemuOptions, startQemu } from './qemu.ts'
+export { createRunDirectory, noteOwner } from './run-directory.ts'
 export { prepared } from './skip.ts'

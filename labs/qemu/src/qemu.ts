@@ -1,9 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { constants, setPriority } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { factsIn, type GuestFacts, lastTick, type Tick } from './facts.ts'
-import { images } from './images.ts'
+import { type Images, images } from './images.ts'
+import { monitor } from './monitor.ts'
 import { createRunDirectory, noteOwner } from './run-directory.ts'
 
 /** How the guest is to be. */
@@ -55,14 +57,15 @@ const BOOT_DEADLINE = 120_000
 const STOP_DEADLINE = 10_000
 
 /**
- * Starts a Linux guest under software emulation. Without `detached`, it ends with this process, however that ends.
+ * Starts a Linux guest under software emulation, or on KVM inside the machine of labs/kvm. Without `detached`, it ends with this process, however that ends.
  * Throws `LabUnavailable` where it cannot come up.
  */
 export async function startQemu(options: QemuOptions = {}): Promise<QemuLab> {
-  const { root, kernel, initrd } = await images()
+  const start = await images()
   const directory = createRunDirectory()
   const path = (name: string) => join(directory, name)
-  const args = argumentsOf(options, { root, kernel, initrd }, path)
+  const args = argumentsOf(options, start, path)
+  const { root } = start
   const log = openSync(path('log'), 'w', 0o600)
   // The kernel ends QEMU when its parent has ended: no path leaves one behind.
   const guard = options.detached ? [] : ['setpriv', '--pdeathsig', 'KILL', '--']
@@ -80,6 +83,7 @@ export async function startQemu(options: QemuOptions = {}): Promise<QemuLab> {
   const lab = new RunningGuest(options, child, directory)
   try {
     await lab.started()
+    if (start.accelerator === 'kvm' && options.monitor !== false) await yieldToObservers(lab.ownQmp)
   } catch (error) {
     await lab.stop()
     throw error
@@ -147,7 +151,8 @@ class RunningGuest implements QemuLab {
   }
 
   async stop(): Promise<void> {
-    this.#child.kill('SIGKILL')
+    // Of a program that could not be started there is no process: the kernel would take 0 for our own group.
+    if (this.#child.pid !== undefined) this.#child.kill('SIGKILL')
     await Promise.race([this.#ended, setTimeout(STOP_DEADLINE, undefined, { ref: false })])
     rmSync(this.directory, { recursive: true, force: true })
   }
@@ -162,9 +167,15 @@ class RunningGuest implements QemuLab {
   }
 }
 
+/** The machine of labs/kvm has one processor, and vCPUs that never idle would take most of it from their observer. */
+async function yieldToObservers(socket: string): Promise<void> {
+  const vcpus = (await monitor(socket, 'query-cpus-fast')) as { 'thread-id': number }[]
+  for (const vcpu of vcpus) setPriority(vcpu['thread-id'], constants.priority.PRIORITY_LOW)
+}
+
 function argumentsOf(
   options: QemuOptions,
-  { root, kernel, initrd }: { root: string; kernel: string; initrd: string },
+  { root, kernel, initrd, accelerator }: Images,
   path: (name: string) => string,
 ): string[] {
   const size = `${options.memoryMiB ?? 512}M`
@@ -179,7 +190,7 @@ function argumentsOf(
     // A comma in an option's value is doubled.
     ...['-name', `guest=${name.replaceAll(',', ',,')}`],
     ...['-L', join(root, 'usr/share/qemu'), '-L', join(root, 'usr/share/seabios')],
-    ...['-accel', 'tcg', '-cpu', options.cpu ?? 'qemu64', '-smp', String(options.vcpus ?? 1), '-m', size],
+    ...['-accel', accelerator, '-cpu', options.cpu ?? 'qemu64', '-smp', String(options.vcpus ?? 1), '-m', size],
     ...['-machine', ram === 'private' ? machine : `${machine},memory-backend=ram`],
     ...backend.flatMap((object) => ['-object', object]),
     ...['-display', 'none', '-nodefaults', '-nic', 'none', '-no-user-config'],
