@@ -1,0 +1,2 @@
+export { bundled, koffiFiles } from './bundle.ts'
+export { type LibraryList, librariesOf } from './libraries.ts'
