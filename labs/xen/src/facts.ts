@@ -1,3 +1,5 @@
+import { isReady, type Line, lastBoot, only, pagesOf } from '@microvmi/lab-qemu'
+
 /** What a guest told on its console (guest/init.c). Addresses that may be above 2^53 are bigints. */
 export interface GuestFacts {
   readonly vcpus: number
@@ -70,64 +72,50 @@ export const controlPage = {
   },
 } as const
 
-interface Line {
-  readonly name: string
-  readonly fields: Readonly<Record<string, string>>
-}
-
-/** Reads the facts, once the guest has told all of them; `undefined` before. */
+/**
+ * Reads the facts, once the guest has told all of them; `undefined` before. Throws where the guest has failed, or where
+ * what it told is not whole.
+ */
 export function factsIn(console: string): GuestFacts | undefined {
-  const lines = linesOf(console)
-  const table = (kind: string) => lines.filter(({ name }) => name === kind).map(({ fields }) => fields)
-  const [[known], [ready], [control]] = [table('known'), table('ready'), table('control')]
-  if (!known || !ready || !control || table('known-done').length === 0) return undefined
+  const lines = lastBoot(console)
+  if (!isReady(lines)) return undefined
+  const known = only('known', lines)
+  const table = (kind: string) => lines.filter(({ name }) => name === kind)
   return {
-    vcpus: Number(ready.vcpus),
-    known: {
-      pid: Number(known.pid),
-      virtual: BigInt(known.virtual ?? 0),
-      physical: table('page').map((page) => Number(page.physical)),
-    },
-    scratch: table('scratch').map((page) => Number(page.physical)),
-    control: Number(control.physical),
-    marks: table('marks').map(({ vcpu, pid, landmark, physical }) => ({
-      vcpu: Number(vcpu),
-      pid: Number(pid),
-      landmark: BigInt(landmark ?? 0),
-      physical: Number(physical),
-    })),
-    ram: table('ram').map(({ start, end }) => ({ start: Number(start), end: Number(end) + 1 })),
-    symbols: Object.fromEntries(table('symbol').map(({ name, address }) => [name, BigInt(address ?? 0)])),
-    offsets: Object.fromEntries(table('offset').map(({ name, bytes }) => [name, Number(bytes)])),
+    vcpus: only('ready', lines).number('vcpus'),
+    known: { pid: known.number('pid'), virtual: known.bigint('virtual'), physical: pagesOf(known, table('page')) },
+    scratch: table('scratch').map((line) => line.number('physical')),
+    control: only('control', lines).number('physical'),
+    marks: table('marks').map(markOf),
+    ram: table('ram').map((line) => ({ start: line.number('start'), end: line.number('end') + 1 })),
+    symbols: Object.fromEntries(table('symbol').map((line) => [line.text('name'), line.bigint('address')])),
+    offsets: Object.fromEntries(table('offset').map((line) => [line.text('name'), line.number('bytes')])),
   }
 }
 
 /** The guest's last counts. */
 export function lastTick(console: string): Tick | undefined {
-  const fields = linesOf(console)
+  const tick = lastBoot(console)
     .filter(({ name }) => name === 'tick')
-    .at(-1)?.fields
-  if (!fields) return undefined
-  const count = (name: string) => Number(fields[name])
+    .at(-1)
+  if (!tick) return undefined
   return {
-    second: count('second'),
-    switches: count('switches'),
-    rounds: count('rounds'),
-    turns: count('turns'),
-    breakpoints: count('breakpoints'),
-    traps: count('traps'),
-    steps: count('steps'),
-    msrs: count('msrs'),
+    second: tick.number('second'),
+    switches: tick.number('switches'),
+    rounds: tick.number('rounds'),
+    turns: tick.number('turns'),
+    breakpoints: tick.number('breakpoints'),
+    traps: tick.number('traps'),
+    steps: tick.number('steps'),
+    msrs: tick.number('msrs'),
   }
 }
 
-function linesOf(console: string): Line[] {
-  // A line is whole when its newline is there.
-  return [...console.matchAll(/^@([a-z-]+)(.*)\r?\n/gm)].map(([, name = '', rest = '']) => ({
-    name,
-    fields: Object.fromEntries([...rest.matchAll(/(\S+)=(\S+)/g)].map(([, key, value]) => [key, value])) as Record<
-      string,
-      string
-    >,
-  }))
+function markOf(line: Line): Mark {
+  return {
+    vcpu: line.number('vcpu'),
+    pid: line.number('pid'),
+    landmark: line.bigint('landmark'),
+    physical: line.number('physical'),
+  }
 }

@@ -25,7 +25,9 @@ export async function guestInitramfs(root: string): Promise<string> {
         { path: 'dev', type: 'directory' },
         { path: 'dev/console', type: 'console' },
         { path: 'init', type: 'executable', data: readFileSync(init) },
-        ...modules(root, ['msr']).map(({ name, bytes }) => ({ path: `${name}.ko`, type: 'file', data: bytes }) as const),
+        ...modules(root, ['msr']).map(
+          ({ name, bytes }) => ({ path: `${name}.ko`, type: 'file', data: bytes }) as const,
+        ),
       ]),
     )
     rmSync(init)

@@ -4,7 +4,7 @@ import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { gunzipSync } from 'node:zlib'
 import { once } from '@microvmi/lab-debian'
-import { librariesOf } from '@microvmi/lab-kvm'
+import { librariesOf } from '@microvmi/lab-inside'
 import { type CpioEntry, cpio, directoriesOf } from '@microvmi/lab-qemu'
 import { guestInitramfs } from './guest-initramfs.ts'
 import { modules } from './modules.ts'
@@ -20,11 +20,22 @@ export interface MachineImage {
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url))
 
 /** The modules that dom0 needs to reach the lab, and the hypervisor. */
-const MODULES = ['virtio_pci', 'virtio_console', 'xen-privcmd', 'xen-evtchn', 'xen-gntdev', 'xen-gntalloc', 'xenfs']
+const MODULES = [
+  'virtio_pci',
+  'virtio_blk',
+  'virtio_console',
+  'xen-privcmd',
+  'xen-evtchn',
+  'xen-gntdev',
+  'xen-gntalloc',
+  'xenfs',
+]
 
 const TOOLS = 'usr/lib/xen-4.17/bin'
 const PROGRAMS = [
-  ...['xl', 'xenstored', 'xenconsoled', 'xenconsole', 'xen-init-dom0', 'xenctx', 'xen-hvmctx'].map((name) => `${TOOLS}/${name}`),
+  ...['xl', 'xenstored', 'xenconsoled', 'xenconsole', 'xen-init-dom0', 'xenctx', 'xen-hvmctx'].map(
+    (name) => `${TOOLS}/${name}`,
+  ),
   ...['read', 'write', 'ls', 'list', 'rm', 'watch'].map((name) => `usr/bin/xenstore-${name}`),
   // An HVM guest's device model.
   'usr/libexec/xen-qemu-system-i386',
@@ -45,7 +56,7 @@ const LIBRARY = /^libxen.*\.so\./
 export async function machineImage({ root, kernel }: Packages): Promise<MachineImage> {
   const sources = await sourcesOf(root, { kernel, initrd: await guestInitramfs(root) })
   const hash = createHash('sha256').update(JSON.stringify([basename(root), process.version, [...sources.keys()]]))
-  for (const file of ['../machine/init', '../guest/pvh.cfg', '../guest/hvm.cfg']) hash.update(readFileSync(here(file)))
+  hash.update(readFileSync(here('../machine/init')))
   hash.update(sources.get('guest/initrd') ?? '')
   const directory = await once(`xen-lab/machine-${hash.digest('hex').slice(0, 16)}`, (made) => {
     // QEMU loads no compressed hypervisor.
@@ -63,8 +74,6 @@ async function sourcesOf(root: string, guest: { kernel: string; initrd: string }
     ['lib64/ld-linux-x86-64.so.2', join(root, 'lib64/ld-linux-x86-64.so.2')],
     ['guest/kernel', guest.kernel],
     ['guest/initrd', guest.initrd],
-    ['guest/pvh.cfg', here('../guest/pvh.cfg')],
-    ['guest/hvm.cfg', here('../guest/hvm.cfg')],
     ['usr/bin/node', process.execPath],
   ])
   for (const path of [...PROGRAMS, ...DATA]) if (existsSync(join(root, path))) sources.set(path, join(root, path))
@@ -72,7 +81,9 @@ async function sourcesOf(root: string, guest: { kernel: string; initrd: string }
   for (const name of readdirSync(join(root, libraries))) {
     if (LIBRARY.test(name)) sources.set(`${libraries}/${name}`, join(root, libraries, name))
   }
-  const loaded = [...sources].filter(([path]) => path === 'usr/bin/node' || PROGRAMS.includes(path) || LIBRARY.test(basename(path)))
+  const loaded = [...sources].filter(
+    ([path]) => path === 'usr/bin/node' || PROGRAMS.includes(path) || LIBRARY.test(basename(path)),
+  )
   for (const [, program] of loaded) {
     for (const library of await librariesOf(program, root)) sources.set(library.slice(root.length + 1), library)
   }
@@ -92,5 +103,9 @@ function entriesOf(root: string, sources: ReadonlyMap<string, string>): CpioEntr
 
 /** A link's target is as it will be below the root. */
 function contentOf(root: string, source: string): Buffer {
-  return readFileSync(source === join(root, 'lib64/ld-linux-x86-64.so.2') ? join(root, 'lib/x86_64-linux-gnu/ld-linux-x86-64.so.2') : realpathSync(source))
+  return readFileSync(
+    source === join(root, 'lib64/ld-linux-x86-64.so.2')
+      ? join(root, 'lib/x86_64-linux-gnu/ld-linux-x86-64.so.2')
+      : realpathSync(source),
+  )
 }
