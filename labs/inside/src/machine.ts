@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Writable } from 'node:stream'
+import type { Readable, Writable } from 'node:stream'
 import { type CpioEntry, cpio, createRunDirectory, directoriesOf, noteOwner } from '@microvmi/lab-qemu'
 import type { Emulator } from './emulator.ts'
 import { lines, Port } from './port.ts'
@@ -24,6 +24,10 @@ export interface Job {
   readonly stderr: Writable
   /** Takes each line that the command writes to the port `RESULTS`. */
   readonly result?: (line: string) => void
+  /** What is at the other end of the machine's first virtio console, if there is to be one. */
+  readonly terminal?: { readonly input: Readable; readonly output: Writable }
+  /** Is called when the machine has come up, with the milliseconds since power-on. */
+  readonly started?: (milliseconds: number) => void
   /** Milliseconds from power-on to the command's end. */
   readonly timeout: number
   /** Turns the machine off. */
@@ -34,31 +38,50 @@ export interface Job {
 const PORTS = ['stdout', 'stderr', 'results', 'status'] as const
 
 /** Where a command finds the port of the results. */
-export const RESULTS = `/dev/vport0p${PORTS.indexOf('results') + 1}`
+export const RESULTS = deviceOf('results')
+
+/** What the port of the status says before the command runs. */
+const STARTED = 'started'
 
 /** Boots a machine, runs a command in it, and returns the command's exit status. The machine is gone then. */
 export async function runInMachine({ emulator, arguments: own }: Machine, job: Job): Promise<number> {
   const directory = createRunDirectory()
   const path = (name: string) => join(directory, name)
   const off = new AbortController()
+  const powerOn = performance.now()
   let status: number | undefined
   const takers = {
     stdout: (bytes: Buffer) => job.stdout.write(bytes),
     stderr: (bytes: Buffer) => job.stderr.write(bytes),
     results: lines(job.result ?? (() => undefined)),
     status: lines((line) => {
+      if (line === STARTED) {
+        job.started?.(performance.now() - powerOn)
+        return
+      }
       status = Number(line)
       off.abort()
     }),
   }
   const ports = PORTS.map((name) => new Port(path(name), takers[name]))
+  const { terminal } = job
+  if (terminal) ports.push(new Port(path('terminal'), (bytes) => terminal.output.write(bytes), terminal.input))
   let child: ChildProcess | undefined
   try {
     writeFileSync(path('job'), archiveOf(job))
     await Promise.all(ports.map((port) => port.listening()))
     const log = openSync(path('log'), 'w', 0o600)
     // The kernel ends the emulator when its parent has ended: no path leaves one behind.
-    const words = ['--pdeathsig', 'KILL', '--', emulator.command, ...emulator.leading, ...own, ...devices(path)]
+    const words = [
+      '--pdeathsig',
+      'KILL',
+      '--',
+      emulator.command,
+      ...emulator.leading,
+      ...own,
+      ...devices(path),
+      ...(terminal ? console(path) : []),
+    ]
     child = spawn('setpriv', words, { stdio: ['ignore', log, log], env: { ...process.env, ...emulator.environment } })
     closeSync(log)
     if (child.pid !== undefined) noteOwner(directory, child.pid)
@@ -98,9 +121,14 @@ function silence({ timeout, signal }: Job, path: (name: string) => string): stri
   return `the machine told no exit status within ${timeout / 1000} s. What it said last:\n${told.join('\n').slice(-4000)}`
 }
 
+function deviceOf(port: (typeof PORTS)[number]): string {
+  return `/dev/vport0p${PORTS.indexOf(port) + 1}`
+}
+
 function archiveOf({ command, files, environment = {} }: Job): Buffer {
   const script = [
     ...Object.entries(environment).map(([name, value]) => `export ${name}=${quoted(value)}`),
+    `echo ${STARTED} >${deviceOf('status')}`,
     'cd /job',
     `exec ${command.map(quoted).join(' ')}`,
   ].join('\n')
@@ -129,4 +157,8 @@ function devices(path: (name: string) => string): string[] {
       ...['-device', `virtserialport,chardev=${port},nr=${index + 1}`],
     ]),
   ]
+}
+
+function console(path: (name: string) => string): string[] {
+  return ['-chardev', `socket,id=terminal,path=${path('terminal')}`, '-device', 'virtconsole,chardev=terminal']
 }

@@ -17,6 +17,7 @@ async function run({ file, environment, result, signal }: TestJob): Promise<numb
     stdout: process.stdout,
     stderr: process.stderr,
     result,
+    started: (milliseconds) => console.log(`dom0 is up after ${(milliseconds / 1000).toFixed(1)} s`),
     timeout: DEADLINE,
     signal,
   })

@@ -1,2 +1,3 @@
+export type { GuestOptions } from './configuration.ts'
 export { controlPage, type GuestFacts, type Mark, type Tick } from './facts.ts'
-export { type GuestOptions, startGuest, type XenGuest } from './guest.ts'
+export { startGuest, type XenGuest } from './guest.ts'
