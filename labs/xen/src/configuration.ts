@@ -18,6 +18,9 @@ export interface GuestOptions {
 const DIRECTORY = '/guest'
 const MEMORY_MIB = { pvh: 128, pv: 128, hvm: 192 }
 
+/** It is a file's name, too. */
+const NAME = /^\w[\w.-]*$/
+
 export function defaultName(type: GuestOptions['type']): string {
   return `microvmi-${type}`
 }
@@ -31,6 +34,9 @@ export function configurationOf({
   switching,
   configuration = '',
 }: GuestOptions): string {
+  if (!NAME.test(name)) {
+    throw new RangeError(`a guest's name is of letters, digits, '.', '_' and '-': ${JSON.stringify(name)} is none`)
+  }
   const lines = [
     `name = "${name}"`,
     `type = "${type}"`,

@@ -27,14 +27,17 @@ const run = promisify(execFile)
 /** Where xenconsoled writes the consoles (machine/init). */
 const LOGS = '/var/log/xen'
 const BOOT_DEADLINE = 180_000
+/** `xl list` takes its time here. */
+const LOOKS_PER_LIST = 20
 
 /** Starts a guest, in dom0. */
 export async function startGuest(options: GuestOptions): Promise<XenGuest> {
   const { type, name = defaultName(type), paused = false } = options
+  const configuration = configurationOf(options)
   const log = join(LOGS, `guest-${name}.log`)
   rmSync(log, { force: true })
   const file = join('/tmp', `${name}.cfg`)
-  writeFileSync(file, configurationOf(options))
+  writeFileSync(file, configuration)
   await run('xl', ['create', ...(paused ? ['-p'] : []), file])
   const domid = Number((await run('xl', ['domid', name])).stdout)
   // "/vm/UUID" (Xen, docs/misc/xenstore-paths.pandoc).
@@ -58,10 +61,16 @@ class RunningGuest implements XenGuest {
   }
 
   async ready(): Promise<GuestFacts> {
-    for (const end = Date.now() + BOOT_DEADLINE; ; await setTimeout(100)) {
+    const end = Date.now() + BOOT_DEADLINE
+    for (let look = 1; ; look++) {
       const facts = factsIn(this.console())
       if (facts) return facts
-      if (Date.now() > end) throw new Error(`${this.name} does not come up. Its console:\n${this.console()}`)
+      const isGone = look % LOOKS_PER_LIST === 0 && !(await isThere(this.domid))
+      if (isGone || Date.now() > end) {
+        const what = isGone ? 'has ended' : `has not come up in ${BOOT_DEADLINE / 1000} s`
+        throw new Error(`${this.name} ${what}. Its console:\n${this.console()}`)
+      }
+      await setTimeout(100)
     }
   }
 
