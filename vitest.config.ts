@@ -3,10 +3,10 @@ import { defineConfig } from 'vitest/config'
 const places = '{packages,examples,labs,bench}'
 
 /** The labs with tests of their own, by directory in labs/; `fdp` is the server in packages/driver-virtualbox/testing. */
-const labs = ['debian', 'qemu', 'kvm', 'fdp', 'windows']
+const labs = ['debian', 'qemu', 'kvm', 'fdp', 'xen', 'windows']
 
 /** Labs whose tests run elsewhere, by a runner of their own. */
-const elsewhere = new Set(['kvm', 'windows'])
+const elsewhere = new Set(['kvm', 'xen', 'windows'])
 
 /** A lab's tests lie in its directory, or anywhere as `<subject>.<lab>.lab.test.ts`. */
 const testsOf = (lab: string): string[] => [`labs/${lab}/**/*.lab.test.ts`, `${places}/**/*.${lab}.lab.test.ts`]
