@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config'
 const places = '{packages,examples,labs,bench}'
 
 /** The labs with tests of their own, by directory in labs/. */
-const labs = ['qemu']
+const labs = ['qemu', 'virtualbox']
 
 /** A lab's tests lie in its directory, or anywhere as `<subject>.<lab>.lab.test.ts`. */
 const testsOf = (lab: string): string[] => [`labs/${lab}/**/*.lab.test.ts`, `${places}/**/*.${lab}.lab.test.ts`]

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout } from 'node:timers/promises'
 import { LabUnavailable } from '@microvmi/lab-debian'
 import type { Product } from './product.ts'
 
@@ -46,6 +47,8 @@ export class Enclosure {
   readonly vboxmanage: string
   readonly #holder: ChildProcess
   readonly #ended: Promise<unknown>
+  /** The first process in the namespaces: with its end, all others in them have ended. */
+  #first: number | undefined
 
   private constructor(holder: ChildProcess, directory: string) {
     this.#holder = holder
@@ -64,6 +67,7 @@ export class Enclosure {
     const enclosure = new Enclosure(holder, createDirectory())
     try {
       await enclosure.#ready()
+      enclosure.#findFirst()
       enclosure.#writeProgram(root)
     } catch (error) {
       await enclosure.remove()
@@ -76,6 +80,9 @@ export class Enclosure {
   async remove(): Promise<void> {
     this.#holder.kill('SIGKILL')
     await this.#ended
+    for (const end = Date.now() + DEADLINE; this.#isInhabited(); await setTimeout(20)) {
+      if (Date.now() > end) throw new Error(`process ${this.#first}, first of a lab's, does not end`)
+    }
     rmSync(this.directory, { recursive: true, force: true })
   }
 
@@ -93,11 +100,28 @@ export class Enclosure {
     if (!isReady) throw new LabUnavailable(`needs the right to make namespaces and mounts: ${complaint.trim()}`)
   }
 
-  #writeProgram(root: string): void {
+  /** The child that unshare has forked (man 5 proc_pid_task). */
+  #findFirst(): void {
     const { pid } = this.#holder
-    // The child that unshare has forked is the first process in the namespaces (man 5 proc_pid_task).
     const [first] = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ')
-    const enter = `nsenter --target ${first} --mount --pid --`
+    this.#first = Number(first)
+  }
+
+  /** Whether the first process is there, and more than a corpse that nobody has fetched (man 5 proc_pid_stat). */
+  #isInhabited(): boolean {
+    if (this.#first === undefined) return false
+    try {
+      const stat = readFileSync(`/proc/${this.#first}/stat`, 'utf8')
+      return !stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z')
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      if (code === 'ENOENT' || code === 'ESRCH') return false
+      throw error
+    }
+  }
+
+  #writeProgram(root: string): void {
+    const enter = `nsenter --target ${this.#first} --mount --pid --`
     const environment = 'env -i HOME=/root LOGNAME=root USER=root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8'
     const program = `exec ${enter} ${environment} chroot '${root}' /usr/lib/virtualbox/VBoxManage "$@"`
     writeFileSync(this.vboxmanage, `#!/bin/sh\n${program}\n`)
