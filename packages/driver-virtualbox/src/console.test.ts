@@ -7,7 +7,6 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { ConsoleMemory } from './console-memory.ts'
 import { complaintIn, memoryLines, storeCommand } from './console-text.ts'
 import { DebugConsole } from './debug-console.ts'
-import { addressBytes } from './tcp-socket.ts'
 
 const code = (expected: string) => expect.objectContaining({ code: expected })
 const PEER = fileURLToPath(new URL('./console-peer.testing.ts', import.meta.url))
@@ -119,11 +118,4 @@ describe('a console', () => {
     }
     expect(() => new DebugConsole('127.0.0.1', port, 1000)).toThrow(code('VM_NOT_FOUND'))
   })
-})
-
-test('IP addresses are bytes', () => {
-  expect([...addressBytes('127.0.0.1')]).toEqual([127, 0, 0, 1])
-  expect([...addressBytes('::1')]).toEqual([...new Array<number>(15).fill(0), 1])
-  expect(Buffer.from(addressBytes('fe80::1:abcd')).toString('hex')).toBe('fe80000000000000000000000001abcd')
-  expect(() => addressBytes('localhost')).toThrow(code('BAD_ARGUMENT'))
 })

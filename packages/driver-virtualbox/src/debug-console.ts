@@ -36,7 +36,7 @@ export class DebugConsole {
     const line = `${commands}; echo "${marker}"\n`
     if (line.length > MOST_LINE + 100) throw new RangeError(`a line of ${line.length} characters for the console`)
     const deadline = performance.now() + this.#timeout
-    this.#socket.send(new TextEncoder().encode(line), deadline)
+    this.#socket.send(new TextEncoder().encode(line))
     // The prompt behind it is awaited too: what is sent before it may be lost.
     const text = this.#until([`${marker}\r\n${PROMPT}`, `${marker}\n${PROMPT}`], deadline)
     return text.slice(0, text.lastIndexOf(marker))

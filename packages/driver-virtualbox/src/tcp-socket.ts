@@ -1,83 +1,78 @@
-import { isIP } from 'node:net'
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
 import { MicrovmiError } from '@microvmi/core/driver'
-import {
-  closeDescriptor,
-  connectError,
-  connectTcp,
-  ERRNO,
-  errno,
-  POLLIN,
-  POLLOUT,
-  receive,
-  send,
-  waitFor,
-} from './native.ts'
 
-const CHUNK = 65_536
+/** What the worker tells: see tcp-worker.js. */
+type Report = { readonly connected: true } | { readonly bytes: Uint8Array } | { readonly ended: string }
 
-/** A TCP connection with blocking calls, each with a deadline: a guest may stand still while its answer is awaited. */
+/**
+ * A TCP connection with blocking calls, each with a deadline: a guest may stand still while its answer is awaited. A
+ * worker thread holds the socket, so that it is the same on every platform and nothing native is needed.
+ */
 export class TcpSocket {
   readonly #where: string
-  readonly #chunk = new Uint8Array(CHUNK)
-  #fd: number | undefined
+  readonly #reports: MessagePort
+  /** How many reports there were: what a blocked thread can wait for. */
+  readonly #count = new Int32Array(new SharedArrayBuffer(4))
+  #ended: string | undefined
+  #isClosed = false
 
   /** @param host an IP address; throws `VM_NOT_FOUND` when nothing listens there */
   constructor(host: string, port: number, deadline: number) {
     this.#where = `${host}:${port}`
-    const connected = connectTcp(addressBytes(host), port)
-    if ('errno' in connected) throw this.#refused(connected.errno)
-    this.#fd = connected.fd
+    const { port1, port2 } = new MessageChannel()
+    this.#reports = port1
+    const worker = new Worker(new URL('./tcp-worker.js', import.meta.url), {
+      workerData: { host, port, reports: port2, count: this.#count },
+      transferList: [port2],
+      // Loaders of this process are not the worker's business.
+      execArgv: [],
+    })
+    worker.unref()
     try {
-      this.#wait(POLLOUT, deadline)
-      const failure = connectError(connected.fd)
-      if (failure !== 0) throw this.#refused(failure)
+      const report = this.#next(deadline)
+      if ('connected' in report) return
+      throw this.#refused(this.#ended ?? 'it says something before it is connected')
     } catch (error) {
       this.close()
       throw error
     }
   }
 
-  /** Sends all of it by `deadline` (of `performance.now()`). */
-  send(bytes: Uint8Array, deadline: number): void {
-    for (let done = 0; done < bytes.length; ) {
-      const sent = send(this.#open(), bytes.subarray(done))
-      if (sent > 0) done += sent
-      else this.#retry(POLLOUT, deadline)
-    }
+  /** Hands all of it over to be sent. */
+  send(bytes: Uint8Array): void {
+    if (this.#ended !== undefined) throw this.#gone()
+    this.#reports.postMessage({ bytes })
   }
 
-  /** What has arrived, at least one byte, valid until the next call. */
+  /** What has arrived, at least one byte; waits until `deadline` (of `performance.now()`). */
   receive(deadline: number): Uint8Array {
-    for (;;) {
-      const length = receive(this.#open(), this.#chunk)
-      if (length > 0) return this.#chunk.subarray(0, length)
-      if (length === 0) throw this.#gone()
-      this.#retry(POLLIN, deadline)
-    }
+    const report = this.#next(deadline)
+    if (!('bytes' in report)) throw this.#gone()
+    this.#reports.postMessage({ taken: report.bytes.length })
+    return report.bytes
   }
 
+  /** Harmless when repeated. */
   close(): void {
-    if (this.#fd !== undefined) closeDescriptor(this.#fd)
-    this.#fd = undefined
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#ended ??= ''
+    this.#reports.postMessage({ end: true })
+    this.#reports.close()
   }
 
-  #open(): number {
-    if (this.#fd === undefined) throw this.#gone()
-    return this.#fd
-  }
-
-  /** After a call that has failed: waits where it would have blocked. */
-  #retry(events: number, deadline: number): void {
-    const failure = errno()
-    if (failure === ERRNO.EAGAIN) this.#wait(events, deadline)
-    else if (failure !== ERRNO.EINTR) throw this.#gone()
-  }
-
-  #wait(events: number, deadline: number): void {
+  #next(deadline: number): Report {
     for (;;) {
+      if (this.#ended !== undefined) throw this.#gone()
+      const before = Atomics.load(this.#count, 0)
+      const report: Report | undefined = receiveMessageOnPort(this.#reports)?.message
+      if (report) {
+        if ('ended' in report) this.#ended = report.ended
+        return report
+      }
       const left = deadline - performance.now()
-      if (left > 0 && waitFor(this.#open(), events, left) !== 0) return
       if (left <= 0) throw new MicrovmiError('TIMEOUT', `the VM's debugger at ${this.#where} did not answer in time`)
+      Atomics.wait(this.#count, 0, before, left)
     }
   }
 
@@ -85,26 +80,9 @@ export class TcpSocket {
     return new MicrovmiError('VM_GONE', `the VM's debugger at ${this.#where} has closed the connection`)
   }
 
-  #refused(failure: number): MicrovmiError {
-    return new MicrovmiError('VM_NOT_FOUND', `nothing listens at ${this.#where} (errno ${failure})`, {
-      cause: { call: 'connect', errno: failure },
+  #refused(failure: string): MicrovmiError {
+    return new MicrovmiError('VM_NOT_FOUND', `nothing listens at ${this.#where} (${failure || 'closed at once'})`, {
+      cause: { call: 'connect', code: failure },
     })
   }
-}
-
-/** The bytes of an IP address. */
-export function addressBytes(host: string): Uint8Array {
-  const version = isIP(host)
-  if (version === 4) return Uint8Array.from(host.split('.').map(Number))
-  if (version === 6) return sixteenBytes(host)
-  throw new MicrovmiError('BAD_ARGUMENT', `'${host}' is no IP address`)
-}
-
-/** `::` stands for as many zeros as are missing (RFC 4291, section 2.2). */
-function sixteenBytes(host: string): Uint8Array {
-  const [head = '', tail] = host.split('::')
-  const words = (part: string | undefined) => (part ? part.split(':').map((word) => Number(`0x${word}`)) : [])
-  const [first, last] = [words(head), words(tail)]
-  const middle = tail === undefined ? [] : new Array<number>(8 - first.length - last.length).fill(0)
-  return Uint8Array.from([...first, ...middle, ...last].flatMap((word) => [word >> 8, word & 0xff]))
 }
