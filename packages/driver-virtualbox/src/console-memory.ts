@@ -1,6 +1,6 @@
 import { MicrovmiError } from '@microvmi/core/driver'
 import { complaintIn, MOST_LINE, MOST_WORDS, memoryLines, storeCommand } from './console-text.ts'
-import type { DebugConsole } from './debug-console.ts'
+import type { CommandLine } from './debug-console.ts'
 
 const WORD = 8
 /** Bytes of one `dq`, and of all of one line: more is not faster. */
@@ -9,9 +9,9 @@ const MOST_IN_A_LINE = 16 * MOST_AT_ONCE
 
 /** Guest-physical memory through the debug console: many commands to a line, for a round trip takes 20 ms and more. */
 export class ConsoleMemory {
-  readonly #console: DebugConsole
+  readonly #console: CommandLine
 
-  constructor(console: DebugConsole) {
+  constructor(console: CommandLine) {
     this.#console = console
   }
 
@@ -30,21 +30,24 @@ export class ConsoleMemory {
 
   /** Writes what is known to be memory. */
   write(address: number, from: Uint8Array): void {
-    let line = ''
+    let line: string[] = []
+    let room = MOST_LINE
     for (let done = 0; done < from.length; ) {
       const length = storeLength(address + done, from.length - done)
       const command = storeCommand(address + done, from.subarray(done, done + length))
-      if (line.length + command.length + 1 > MOST_LINE) {
+      if (command.length + 1 > room) {
         this.#store(line)
-        line = ''
+        line = []
+        room = MOST_LINE
       }
-      line += line === '' ? command : `;${command}`
+      line.push(command)
+      room -= command.length + 1
       done += length
     }
-    if (line !== '') this.#store(line)
+    if (line.length > 0) this.#store(line)
   }
 
-  #store(line: string): void {
+  #store(line: readonly string[]): void {
     const complaint = complaintIn(this.#console.ask(line))
     if (complaint !== undefined) throw new MicrovmiError('HYPERVISOR', `the debug console: ${complaint}`)
   }
@@ -58,7 +61,7 @@ export class ConsoleMemory {
     }
     let filled = 0
     let firstBad = end
-    for (const line of memoryLines(this.#console.ask(commands.join(';')))) {
+    for (const line of memoryLines(this.#console.ask(commands))) {
       if ('error' in line) {
         if (line.address === undefined) throw new MicrovmiError('HYPERVISOR', `the debug console: ${line.error}`)
         firstBad = Math.min(firstBad, Math.max(line.address, address))

@@ -105,12 +105,12 @@ describe('a console', () => {
 
   test('that stalls is TIMEOUT, that says too little PROTOCOL, that hangs up VM_GONE, that is not there VM_NOT_FOUND', async () => {
     const stalling = new DebugConsole('127.0.0.1', await peer('stalling'), 300)
-    expect(() => stalling.ask('dq %%0 L 1')).toThrow(code('TIMEOUT'))
+    expect(() => stalling.ask(['dq %%0 L 1'])).toThrow(code('TIMEOUT'))
     const short = new ConsoleMemory(new DebugConsole('127.0.0.1', await peer('short'), 3000))
     expect(() => short.read(0, new Uint8Array(64))).toThrow(code('PROTOCOL'))
     const port = await peer('hanging-up')
     const ending = new DebugConsole('127.0.0.1', port, 3000)
-    expect(() => ending.ask('dq %%0 L 1')).toThrow(code('VM_GONE'))
+    expect(() => ending.ask(['dq %%0 L 1'])).toThrow(code('VM_GONE'))
     for (const child of children.splice(0)) {
       const ended = once(child, 'exit')
       child.kill('SIGKILL')

@@ -5,8 +5,18 @@ import { TcpSocket } from './tcp-socket.ts'
 /** An answer is some hundred KiB at most: see the batches of ConsoleMemory. */
 const ANSWER_LIMIT = 4 * 2 ** 20
 
+/** What takes commands of the debug console: itself, or the GDB stub. */
+export interface CommandLine {
+  /** What is said to these commands; at most `MOST_LINE` characters in all, with one between two of them. */
+  ask(commands: readonly string[]): string
+  /** Whether the VM is halted by an event of its debugger, which VBoxManage knows nothing of. */
+  readonly isHalted: boolean
+  close(): void
+}
+
 /** A connection to VirtualBox's own debug console. It serves one client at a time. */
-export class DebugConsole {
+export class DebugConsole implements CommandLine {
+  readonly isHalted = false
   readonly #socket: TcpSocket
   readonly #timeout: number
   readonly #decoder = new TextDecoder('latin1')
@@ -30,10 +40,9 @@ export class DebugConsole {
     }
   }
 
-  /** What the console says to these commands, which fit one line. */
-  ask(commands: string): string {
+  ask(commands: readonly string[]): string {
     const marker = markerOf(this.#marker++)
-    const line = `${commands}; echo "${marker}"\n`
+    const line = `${commands.join(';')}; echo "${marker}"\n`
     if (line.length > MOST_LINE + 100) throw new RangeError(`a line of ${line.length} characters for the console`)
     const deadline = performance.now() + this.#timeout
     this.#socket.send(new TextEncoder().encode(line))

@@ -11,6 +11,7 @@ type Report = { readonly connected: true } | { readonly bytes: Uint8Array } | { 
 export class TcpSocket {
   readonly #where: string
   readonly #reports: MessagePort
+  readonly #worker: Worker
   /** How many reports there were: what a blocked thread can wait for. */
   readonly #count = new Int32Array(new SharedArrayBuffer(4))
   #ended: string | undefined
@@ -21,13 +22,13 @@ export class TcpSocket {
     this.#where = `${host}:${port}`
     const { port1, port2 } = new MessageChannel()
     this.#reports = port1
-    const worker = new Worker(new URL('./tcp-worker.js', import.meta.url), {
+    this.#worker = new Worker(new URL('./tcp-worker.js', import.meta.url), {
       workerData: { host, port, reports: port2, count: this.#count },
       transferList: [port2],
       // Loaders of this process are not the worker's business.
       execArgv: [],
     })
-    worker.unref()
+    this.#worker.unref()
     try {
       const report = this.#next(deadline)
       if ('connected' in report) return
@@ -52,10 +53,34 @@ export class TcpSocket {
     return report.bytes
   }
 
+  /** What has arrived, if something has. Throws `VM_GONE` at the end of the stream. */
+  receiveNow(): Uint8Array | undefined {
+    try {
+      return this.receive(0)
+    } catch (error) {
+      if (error instanceof MicrovmiError && error.code === 'TIMEOUT') return undefined
+      throw error
+    }
+  }
+
+  /** Calls back on the event loop after something has arrived, or the other side has hung up. */
+  watch(callback: () => void): void {
+    this.#worker.on('message', callback)
+    this.#worker.unref()
+  }
+
+  /** Whether the watch keeps the process alive. */
+  keepAlive(alive: boolean): void {
+    if (alive) this.#worker.ref()
+    else this.#worker.unref()
+  }
+
   /** Harmless when repeated. */
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
+    this.#worker.removeAllListeners('message')
+    this.#worker.unref()
     this.#ended ??= ''
     this.#reports.postMessage({ end: true })
     this.#reports.close()

@@ -7,7 +7,7 @@
  * @typedef {Data | { connected: true } | { ended: string }} Report what it is told: `ended` names an error, or is empty
  */
 import { createConnection } from 'node:net'
-import { workerData } from 'node:worker_threads'
+import { parentPort, workerData } from 'node:worker_threads'
 
 /** Bytes that wait for their reader at most: then the other side has to. */
 const MOST_UNREAD = 2 ** 20
@@ -21,6 +21,8 @@ function tell(report) {
   reports.postMessage(report)
   Atomics.add(count, 0, 1)
   Atomics.notify(count, 0)
+  // For the owner's event loop, where it is not blocked: it looks then.
+  parentPort?.postMessage(undefined)
 }
 
 const socket = createConnection({ host, port, noDelay: true })

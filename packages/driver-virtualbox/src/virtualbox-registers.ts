@@ -8,7 +8,7 @@ import {
   type Segment,
 } from '@microvmi/core/driver'
 import { complaintIn } from './console-text.ts'
-import type { DebugConsole } from './debug-console.ts'
+import type { CommandLine } from './debug-console.ts'
 import { parseRegisters } from './vboxmanage-output.ts'
 import type { VirtualBoxMachine } from './virtualbox-machine.ts'
 
@@ -53,9 +53,9 @@ const WRITABLE = [...REQUIRED] as const
 export class VirtualBoxRegisters implements RegisterBackend {
   readonly writable: ReadonlySet<RegisterName> = new Set(WRITABLE)
   readonly #machine: VirtualBoxMachine
-  readonly #console: DebugConsole | undefined
+  readonly #console: CommandLine | undefined
 
-  constructor(machine: VirtualBoxMachine, console: DebugConsole | undefined) {
+  constructor(machine: VirtualBoxMachine, console: CommandLine | undefined) {
     this.#machine = machine
     this.#console = console
   }
@@ -68,9 +68,9 @@ export class VirtualBoxRegisters implements RegisterBackend {
     const console = this.#console
     const writes = Object.entries(changes) as [string, bigint][]
     if (!console || writes.length === 0) return
-    this.#machine.whileStopped(() => {
+    const set = () => {
       const commands = writes.map(([name, value]) => `r ${name} = 0x${value.toString(16)}`)
-      const complaint = complaintIn(console.ask([`cpu ${vcpu.toString(16)}`, ...commands].join(';')))
+      const complaint = complaintIn(console.ask([`cpu ${vcpu.toString(16)}`, ...commands]))
       if (complaint !== undefined) throw new MicrovmiError('HYPERVISOR', `the debug console: ${complaint}`)
       const now = this.#values(vcpu)
       const wrong = writes.find(([name, value]) => now.get(name) !== value)
@@ -80,7 +80,9 @@ export class VirtualBoxRegisters implements RegisterBackend {
         'HYPERVISOR',
         `register ${wrong[0]} was set to 0x${wrong[1].toString(16)} and is 0x${is}: VirtualBox keeps some bits`,
       )
-    })
+    }
+    if (console.isHalted) set()
+    else this.#machine.whileStopped(set)
   }
 
   /** An MSR by VirtualBox's name for it. */
