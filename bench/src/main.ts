@@ -8,6 +8,7 @@ import { kvm } from '@microvmi/driver-kvm'
 import { dumpMemory } from '@microvmi/dump'
 import { monitor, type QemuLab, startQemu } from '@microvmi/lab-qemu'
 import { buildBaselines } from './baselines.ts'
+import { breakpointEvents, countSwitches } from './events.ts'
 import { installCli } from './installed-cli.ts'
 import { commandLineDump, privateDump, privateReads, type Subject, sharedDumps, sharedReads } from './rows.ts'
 import { markdown, measure, type Result } from './table.ts'
@@ -44,6 +45,16 @@ await withGuest({ ram: 'private' }, async (subject) => {
   await add(privateDump(subject, join(baselines, 'process'), hostAddress))
   await add(privateReads(subject, join(baselines, 'process'), hostAddress))
 })
+
+const lab = await startQemu({ memoryMiB: SIZE, vcpus: 1, gdb: true })
+try {
+  const { symbols } = await lab.ready()
+  await add(breakpointEvents(lab, symbols.entry_SYSCALL_64 ?? 0n, join(baselines, 'gdb')))
+  const { events, switches } = await countSwitches(lab)
+  console.error(`CR3 events: ${events}; context switches, by the guest's own count: ${switches}`)
+} finally {
+  await lab.stop()
+}
 
 const qemu = execFileSync('uname', ['-m'], { encoding: 'utf8' }).trim()
 console.log(`\nNode ${process.version}, ${cpus().length} x ${cpus()[0]?.model}, Linux ${release()} ${qemu}\n`)

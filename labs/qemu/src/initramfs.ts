@@ -1,35 +1,10 @@
-const MAGIC = '070701'
-const DIRECTORY = 0o040755
-const EXECUTABLE = 0o100755
-const CONSOLE = 0o020600
+import { cpio } from './cpio.ts'
 
-/**
- * An initramfs with one program as init and the console device that it needs, in cpio's "newc" format
- * (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
- */
+/** An initramfs with one program as init, and the console device that it needs. */
 export function initramfs(init: Uint8Array): Buffer {
-  return Buffer.concat([
-    entry('dev', DIRECTORY),
-    entry('dev/console', CONSOLE, Buffer.alloc(0), [5, 1]),
-    entry('init', EXECUTABLE, init),
-    entry('TRAILER!!!', 0),
+  return cpio([
+    { path: 'dev', type: 'directory' },
+    { path: 'dev/console', type: 'console' },
+    { path: 'init', type: 'executable', data: init },
   ])
-}
-
-let inode = 0
-
-function entry(
-  name: string,
-  mode: number,
-  data: Uint8Array = Buffer.alloc(0),
-  device: readonly [number, number] = [0, 0],
-): Buffer {
-  inode += 1
-  const fields = [inode, mode, 0, 0, 1, 0, data.length, 0, 0, device[0], device[1], name.length + 1, 0]
-  const header = MAGIC + fields.map((field) => field.toString(16).padStart(8, '0')).join('')
-  return Buffer.concat([padded(Buffer.from(`${header}${name}\0`)), padded(data)])
-}
-
-function padded(bytes: Uint8Array): Buffer {
-  return Buffer.concat([bytes, Buffer.alloc(-bytes.length & 3)])
 }

@@ -222,7 +222,10 @@ export interface EventBase {
   readonly stops: 'vcpu' | 'vm' | 'none'
   /** False where events of this sort can be missed, for example CR3 writes seen by breakpoints on known instructions. */
   readonly complete: boolean
-  /** The vCPU's registers where the hypervisor hands them over with the event; else `undefined`: read them. */
+  /**
+   * The vCPU's registers where the hypervisor hands them over with the event, perhaps not all that `readRegisters`
+   * tells; else `undefined`: read them.
+   */
   readonly registers: Registers | undefined
   /** Whether the event has its answer. */
   readonly answered: boolean

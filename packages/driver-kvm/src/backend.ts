@@ -1,14 +1,19 @@
-import { type BackendWith, type Capability, type Detail, MicrovmiError } from '@microvmi/core/driver'
+import { type BackendWith, type Capability, type Detail, type Injection, MicrovmiError } from '@microvmi/core/driver'
+import { Breakpoints } from './breakpoints.ts'
+import { CodeMemory } from './code-memory.ts'
+import { QemuEvents } from './events.ts'
+import { GdbStub } from './gdb-stub.ts'
 import { GuestRam, type MemoryWay } from './guest-ram.ts'
 import type { HostMemory } from './host-memory.ts'
-import { LifecycleEvents } from './lifecycle.ts'
 import { acceleratorOf, MemoryLocator } from './locate-memory.ts'
+import { QemuMsrs } from './msrs.ts'
 import { SavedMemory } from './pmemsave.ts'
 import { PrivateDirectory } from './private-directory.ts'
 import { ProcMemory } from './proc-memory.ts'
 import { ProcessMemory } from './process-memory.ts'
 import { array, type Qmp } from './qmp.ts'
-import { QemuMsrs, QemuRegisters } from './registers.ts'
+import { recover } from './recovery.ts'
+import { QemuRegisters } from './registers.ts'
 import { QemuRunState } from './run-state.ts'
 
 /** What every VM of the driver has. */
@@ -20,10 +25,19 @@ export const PROMISES = [
   'msr.read',
   'pause',
   'events.lifecycle',
+  'events.breakpoint',
+  'events.int3',
+  'events.debug',
+  'events.watchpoint',
+  'events.singlestep',
+  'events.cr',
+  'reply.registers',
+  'reply.step',
+  'reply.reinject',
 ] as const
 
-/** What depends on how QEMU keeps the guest's memory, and on this user's rights. */
-export const POSSIBLE = ['memory.write', 'memory.map'] as const
+/** What depends on how QEMU keeps the guest's memory, on this user's rights, on the accelerator, on the vCPUs. */
+export const POSSIBLE = ['memory.write', 'memory.map', 'events.msr', 'inject'] as const
 
 const WAYS: readonly MemoryWay[] = ['shared', 'process_vm', 'proc', 'qmp']
 
@@ -39,7 +53,7 @@ export class QemuBackend implements BackendWith<(typeof PROMISES)[number]> {
   readonly registers: QemuRegisters
   readonly msr: QemuMsrs
   readonly running: QemuRunState
-  readonly events: LifecycleEvents
+  readonly events: QemuEvents
   readonly #qmp: Qmp
   readonly #pid: number
   readonly #accelerator: string
@@ -75,19 +89,36 @@ export class QemuBackend implements BackendWith<(typeof PROMISES)[number]> {
       throw error
     }
     this.warnings = warnings
-    const possible = { 'memory.write': this.memory.isWritable, 'memory.map': this.memory.isMappable }
+    const onKvm = this.#accelerator === 'kvm'
+    const possible = {
+      'memory.write': this.memory.isWritable,
+      'memory.map': this.memory.isMappable,
+      'events.msr': !onKvm,
+      inject: this.vcpuCount === 1,
+    }
     this.capabilities = [...PROMISES, ...POSSIBLE.filter((name) => possible[name])]
     this.lacks = {
       'memory.write': "this user may write neither to QEMU's memory nor to its RAM file",
       'memory.map': 'its RAM is not in shared memory: start QEMU with -object memory-backend-memfd,share=on,… for that',
+      'events.msr': "a kernel has more wrmsr instructions than a vCPU has debug registers; the driver 'kvmi' has them",
+      inject: 'QEMU injects NMIs only, and into all vCPUs at once: this VM has several',
     }
-    this.running = new QemuRunState(qmp)
-    this.registers = new QemuRegisters(qmp, this.running, this.#directory, timeout)
+    const stub = new GdbStub(qmp, this.#directory, timeout)
+    this.running = new QemuRunState(qmp, stub)
+    const recovered = recover(qmp, stub, this.running, this.vcpuCount)
+    if (recovered !== undefined) warnings.push(recovered)
+    this.registers = new QemuRegisters(qmp, this.running, this.#directory)
     this.msr = new QemuMsrs(this.registers)
-    this.events = new LifecycleEvents(qmp, (error) => {
-      this.#gone = error
-      // The descriptor would be readable for ever.
-      qmp.close()
+    const code = new CodeMemory(this.memory)
+    const points = new Breakpoints(onKvm, code, this.memory.patches)
+    this.events = new QemuEvents(qmp, {
+      ...{ run: this.running, stub, registers: this.registers, points, code, onKvm },
+      vcpuCount: () => this.vcpuCount,
+      failed: (error) => {
+        this.#gone = error
+        // The descriptor would be readable for ever.
+        qmp.close()
+      },
     })
   }
 
@@ -105,8 +136,14 @@ export class QemuBackend implements BackendWith<(typeof PROMISES)[number]> {
     }
   }
 
+  inject(_vcpu: number, { type }: Injection): void {
+    if (type !== 'nmi') throw new MicrovmiError('UNSUPPORTED', `QEMU injects NMIs, no ${type}s`)
+    if (this.vcpuCount > 1) throw new MicrovmiError('UNSUPPORTED', 'QEMU injects an NMI into all vCPUs at once')
+    this.#qmp.execute('inject-nmi')
+  }
+
   release(): void {
-    // Nothing of ours is in the guest between two calls: each one leaves it as it found it.
+    // Core has disarmed everything and ended its pause; else each call leaves the guest as it found it.
   }
 
   async close(): Promise<void> {

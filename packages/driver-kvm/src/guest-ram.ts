@@ -1,4 +1,11 @@
-import type { MemoryBackend, MemoryLayout, MemoryPiece, PiecesOptions, ScatteredRead } from '@microvmi/core/driver'
+import {
+  type MemoryBackend,
+  type MemoryLayout,
+  type MemoryPiece,
+  Patches,
+  type PiecesOptions,
+  type ScatteredRead,
+} from '@microvmi/core/driver'
 import type { HostMemory } from './host-memory.ts'
 import type { MemoryLocator } from './locate-memory.ts'
 import { MemoryMap, type Region } from './memory-map.ts'
@@ -19,6 +26,8 @@ const PIECE_LIMIT = 2 ** 20
 
 /** The guest's memory, by the fastest way to each of its ranges. */
 export class GuestRam implements MemoryBackend {
+  /** What QEMU's breakpoints have changed. */
+  readonly patches = new Patches()
   readonly #qmp: Qmp
   readonly #locator: MemoryLocator
   readonly #host: HostMemory | undefined

@@ -1,12 +1,6 @@
-import {
-  type BackendEvent,
-  type EventBackend,
-  type EventSink,
-  type InterceptRequest,
-  type LifecycleChange,
-  MicrovmiError,
-} from '@microvmi/core/driver'
+import { type BackendEvent, type EventSink, type LifecycleChange, MicrovmiError } from '@microvmi/core/driver'
 import type { Qmp, QmpEvent } from './qmp.ts'
+import type { QemuRunState } from './run-state.ts'
 
 /** QMP's events (QEMU, qapi/run-state.json) as changes of the VM. */
 const CHANGES: Readonly<Record<string, LifecycleChange>> = {
@@ -22,25 +16,32 @@ const CHANGES: Readonly<Record<string, LifecycleChange>> = {
 /** Commands of ours that stop the VM or let it run: the STOP and RESUME that come with them are no news. */
 const OWN = new Set(['stop', 'cont', 'xen-save-devices-state'])
 
+/** What else has to hear of QMP's events. */
+export interface LifecycleParts {
+  readonly run: QemuRunState
+  /** The guest was reset. */
+  reset(): void
+  failed(error: MicrovmiError): void
+}
+
 /** `lifecycle` events, as QMP tells them. */
-export class LifecycleEvents implements EventBackend {
+export class LifecycleEvents {
   readonly #qmp: Qmp
+  readonly #parts: LifecycleParts
   readonly #armed = new Set<number>()
-  readonly #onGone: (error: MicrovmiError) => void
   #sink: EventSink | undefined
 
-  constructor(qmp: Qmp, onGone: (error: MicrovmiError) => void) {
+  constructor(qmp: Qmp, parts: LifecycleParts) {
     this.#qmp = qmp
-    this.#onGone = onGone
-    qmp.watch(() => this.#deliver())
+    this.#parts = parts
+    qmp.watch(() => this.#look())
   }
 
   listen(sink: EventSink): void {
     this.#sink = sink
   }
 
-  arm(request: InterceptRequest, armed: number): void {
-    if (request.kind !== 'lifecycle') throw new MicrovmiError('UNSUPPORTED', `no events of kind ${request.kind}`)
+  arm(armed: number): void {
     this.#armed.add(armed)
     this.#qmp.keepAlive(true)
   }
@@ -50,24 +51,23 @@ export class LifecycleEvents implements EventBackend {
     if (this.#armed.size === 0) this.#qmp.keepAlive(false)
   }
 
-  /** Reports wait for no answer. */
-  reply(): void {}
-
-  #deliver(): void {
-    let events: QmpEvent[]
+  #look(): void {
     try {
-      events = this.#qmp.takeEvents()
+      for (const event of this.#qmp.takeEvents()) this.#take(event)
     } catch (error) {
       if (!(error instanceof MicrovmiError)) throw error
-      this.#onGone(error)
-      this.#sink?.fail(error)
+      this.#parts.failed(error)
+    }
+  }
+
+  #take(event: QmpEvent): void {
+    const isRunState = event.event === 'STOP' || event.event === 'RESUME'
+    // A breakpoint's stops come by QMP too.
+    if (isRunState && ((event.during !== undefined && OWN.has(event.during)) || this.#parts.run.isOwn(event.event)))
       return
-    }
-    if (this.#armed.size === 0) return
-    for (const event of events) {
-      const change = changeOf(event)
-      if (change) this.#sink?.deliver(this.#eventOf(change))
-    }
+    const change = changeOf(event)
+    if (change && this.#armed.size > 0) this.#sink?.deliver(this.#eventOf(change))
+    if (event.event === 'RESET') this.#parts.reset()
   }
 
   #eventOf(change: LifecycleChange): BackendEvent {
@@ -75,9 +75,7 @@ export class LifecycleEvents implements EventBackend {
   }
 }
 
-function changeOf({ event, data, during }: QmpEvent): LifecycleChange | undefined {
-  const isOwn = during !== undefined && OWN.has(during) && (event === 'STOP' || event === 'RESUME')
-  if (isOwn) return undefined
+function changeOf({ event, data }: QmpEvent): LifecycleChange | undefined {
   // `guest`: the guest asked for the reset itself.
   if (event === 'RESET' && data.guest === true) return 'reboot'
   if (event === 'MIGRATION' && data.status === 'active') return 'migrating'

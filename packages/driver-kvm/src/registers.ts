@@ -1,44 +1,18 @@
 import { readFileSync, rmSync } from 'node:fs'
 import {
   MicrovmiError,
-  type MsrBackend,
   type RegisterBackend,
   type RegisterChanges,
   type RegisterName,
   type Registers,
 } from '@microvmi/core/driver'
 import { parseDeviceState, registersIn } from './device-state.ts'
-import { Gdb } from './gdb.ts'
+import type { Gdb } from './gdb.ts'
+import { WRITABLE } from './gdb-registers.ts'
 import { parseInfoRegisters } from './info-registers.ts'
-import { isLeftover, type PrivateDirectory } from './private-directory.ts'
+import type { PrivateDirectory } from './private-directory.ts'
 import type { Qmp } from './qmp.ts'
-import { array, object } from './qmp.ts'
 import type { QemuRunState } from './run-state.ts'
-
-/** Registers that the gdbstub takes and gives back, and what it calls them. Each was seen to read back (QEMU 7.2). */
-const WRITABLE = {
-  ...{ rax: 'rax', rbx: 'rbx', rcx: 'rcx', rdx: 'rdx', rsi: 'rsi', rdi: 'rdi', rbp: 'rbp', rsp: 'rsp' },
-  ...{ r8: 'r8', r9: 'r9', r10: 'r10', r11: 'r11', r12: 'r12', r13: 'r13', r14: 'r14', r15: 'r15' },
-  ...{ rip: 'rip', rflags: 'eflags', cr0: 'cr0', cr2: 'cr2', cr3: 'cr3', cr4: 'cr4', cr8: 'cr8' },
-  ...{ efer: 'efer', kernelGsBase: 'k_gs_base' },
-} as const satisfies { readonly [Name in RegisterName]?: string }
-
-/** MSRs that are among the registers, by index (Linux, asm/msr-index.h). */
-const MSRS: Readonly<Record<number, (registers: Registers) => bigint | undefined>> = {
-  27: ({ apicBase }) => apicBase,
-  372: ({ sysenterCs }) => sysenterCs,
-  373: ({ sysenterEsp }) => sysenterEsp,
-  374: ({ sysenterEip }) => sysenterEip,
-  631: ({ pat }) => pat,
-  3221225600: ({ efer }) => efer,
-  3221225601: ({ star }) => star,
-  3221225602: ({ lstar }) => lstar,
-  3221225603: ({ cstar }) => cstar,
-  3221225604: ({ fmask }) => fmask,
-  3221225728: ({ fs }) => fs?.base,
-  3221225729: ({ gs }) => gs?.base,
-  3221225730: ({ kernelGsBase }) => kernelGsBase,
-}
 
 /**
  * Registers of stock QEMU. Read from the device state that QEMU writes for a migration (one exchange for everything),
@@ -49,15 +23,13 @@ export class QemuRegisters implements RegisterBackend {
   readonly #qmp: Qmp
   readonly #run: QemuRunState
   readonly #directory: PrivateDirectory
-  readonly #timeout: number
   /** Whether the device state agrees with the human monitor; undefined until it was compared. */
   #isStateTrusted: boolean | undefined
 
-  constructor(qmp: Qmp, run: QemuRunState, directory: PrivateDirectory, timeout: number) {
+  constructor(qmp: Qmp, run: QemuRunState, directory: PrivateDirectory) {
     this.#qmp = qmp
     this.#run = run
     this.#directory = directory
-    this.#timeout = timeout
   }
 
   /** Where `read` has the registers from. */
@@ -82,43 +54,7 @@ export class QemuRegisters implements RegisterBackend {
   }
 
   write(vcpu: number, changes: RegisterChanges): void {
-    this.#run.whileStopped(() => {
-      const { path, isOurs } = this.#startStub()
-      try {
-        const gdb = new Gdb(path, this.#timeout)
-        try {
-          writeAll(gdb, vcpu, changes)
-        } finally {
-          gdb.close()
-        }
-      } finally {
-        if (isOurs) {
-          this.#qmp.human('gdbserver none')
-          rmSync(path, { force: true })
-        }
-      }
-    })
-  }
-
-  /** A gdbstub that is there is used; one of ours is started where there is none, or only what a killed process left. */
-  #startStub(): { path: string; isOurs: boolean } {
-    const stub = array(this.#qmp.execute('query-chardev'), 'query-chardev')
-      .map((chardev) => object(chardev, 'chardev'))
-      .find(({ label }) => label === 'gdb')
-    if (stub) {
-      const path = /unix:([^,]+)/.exec(String(stub.filename))?.[1]
-      if (path === undefined) {
-        throw new MicrovmiError(
-          'BUSY',
-          `QEMU's gdbstub is at ${String(stub.filename)}: registers are written through one at a unix socket. Start ` +
-            'QEMU with -gdb unix:PATH,server=on,wait=off, or with none',
-        )
-      }
-      if (!isLeftover(path)) return { path, isOurs: false }
-    }
-    const path = this.#directory.path('gdb')
-    this.#qmp.human(`gdbserver unix:${path},server=on,wait=off`)
-    return { path, isOurs: true }
+    this.#run.throughStub((gdb) => writeAll(gdb, vcpu, changes))
   }
 
   #fromMonitor(vcpu: number): Registers {
@@ -138,26 +74,6 @@ export class QemuRegisters implements RegisterBackend {
     } finally {
       rmSync(filename, { force: true })
     }
-  }
-}
-
-/** `readMsr` for those that are among the registers. */
-export class QemuMsrs implements MsrBackend {
-  readonly #registers: QemuRegisters
-
-  constructor(registers: QemuRegisters) {
-    this.#registers = registers
-  }
-
-  read(vcpu: number, index: number): bigint {
-    const of = MSRS[index]
-    const value = of?.(this.#registers.read(vcpu))
-    if (value !== undefined) return value
-    const known = Object.keys(MSRS).map((known) => `0x${Number(known).toString(16)}`)
-    throw new MicrovmiError(
-      'UNSUPPORTED',
-      `QEMU does not tell MSR 0x${index.toString(16)}; it tells ${known.join(', ')}`,
-    )
   }
 }
 

@@ -1,5 +1,6 @@
 import { ADDRESS_LIMIT, MicrovmiError, PAGE_SIZE, type ScatteredRead, type Vm } from '@microvmi/core'
 import { type Paging, pagingOf } from './mode.ts'
+import type { PhysicalMemory } from './physical-memory.ts'
 import { addressIn, type Entry, GEOMETRY, PAGE_SIZE_BIT, PRESENT, USER, WRITABLE } from './tables.ts'
 
 /** Where a virtual address leads, and what its mapping allows. */
@@ -31,13 +32,13 @@ export interface Translation {
  */
 export class AddressSpace {
   readonly paging: Paging
-  readonly #vm: Vm<'memory.read'>
+  readonly #vm: PhysicalMemory
   readonly #bytes: Uint8Array
   readonly #view: DataView
   readonly #entry: Entry = { low: 0, high: 0 }
 
   /** The address space that begins at `paging.root`: another process's, say, whose CR3 is known. */
-  constructor(vm: Vm<'memory.read'>, paging: Paging) {
+  constructor(vm: PhysicalMemory, paging: Paging) {
     this.paging = paging
     this.#vm = vm
     this.#bytes = new Uint8Array(paging.mode === '32-bit' ? 4 : 8)

@@ -1,6 +1,7 @@
-import { MicrovmiError, type Vm } from '@microvmi/core'
+import { MicrovmiError } from '@microvmi/core'
 import type { Translation } from './address-space.ts'
 import type { Paging } from './mode.ts'
+import type { PhysicalMemory } from './physical-memory.ts'
 import { addressIn, type Entry, GEOMETRY, type Geometry, PAGE_SIZE_BIT, PRESENT, USER, WRITABLE } from './tables.ts'
 
 /** A page that a guest's tables map. */
@@ -45,7 +46,7 @@ interface Step {
  * ```
  */
 export function* mappings(
-  vm: Vm<'memory.read'>,
+  vm: PhysicalMemory,
   paging: Paging,
   options: MappingsOptions = {},
 ): Generator<Mapping, void, undefined> {

@@ -155,6 +155,22 @@ export function expectSame(actual: Registers, expected: Registers, of: string, e
   }
 }
 
+/** Throws unless what is `handed` over, which may be a part of all registers, is what was read. */
+export function expectPartOf(handed: Registers, read: Registers, of: string): void {
+  expectSame(overlaid(read, handed), read, of)
+}
+
+/** One object with what is defined in another in its place; their objects likewise. */
+function overlaid<T extends object>(below: T, above: object): T {
+  const under = new Map(Object.entries(below))
+  const defined = Object.entries(above).filter(([, value]) => value !== undefined)
+  const parts = defined.map(([name, value]) => {
+    const part = under.get(name)
+    return [name, typeof part === 'object' && typeof value === 'object' ? overlaid(part, value) : value]
+  })
+  return { ...below, ...Object.fromEntries(parts) }
+}
+
 /** The general registers that may hold anything while a vCPU stands still. */
 export function freeRegisters(vm: Vm<'registers.write'>): RegisterName[] {
   const free: readonly RegisterName[] = [...GENERAL, ...EXTENDED].filter((name) => name !== 'rsp' && name !== 'rbp')

@@ -1,8 +1,8 @@
 import { open } from '@microvmi/core'
-import { kvm } from '@microvmi/driver-kvm'
 import { monitor, prepared, startQemu } from '@microvmi/lab-qemu'
+import { AddressSpace } from '@microvmi/paging'
 import { expect, test } from 'vitest'
-import { AddressSpace } from './address-space.ts'
+import { kvm } from './index.ts'
 
 /** The beginning of the kernel's direct map of all physical memory, with four levels and without randomisation. */
 const DIRECT_MAP = 0xffff_8880_0000_0000n
