@@ -4,5 +4,5 @@
  *
  * @packageDocumentation
  */
-export { type FdpOptions, fdp } from './fdp-driver.ts'
+export { type FdpOptions, fdp } from './fdp/index.ts'
 export { type VirtualBoxOptions, virtualbox } from './virtualbox-driver.ts'

@@ -20,10 +20,13 @@ const MAP_NORESERVE = 0x4000
 /** What mmap returns when it fails: -1 as an address. */
 const MAP_FAILED = 2 ** 64
 
-// bits/file.h (flock)
-const LOCK_EX = 2
-const LOCK_NB = 4
-const LOCK_UN = 8
+// bits/fcntl-linux.h, and asm-generic/fcntl.h's struct flock: type and whence (16 bits each), from offset 8 start and
+// length (64 bits each), and a pid that is 0 for locks of an open file description.
+const F_OFD_GETLK = 36
+const F_OFD_SETLK = 37
+const F_WRLCK = 1
+const F_UNLCK = 2
+const FLOCK_LENGTH = 32
 
 // bits/socket.h, bits/socket_type.h
 const AF_INET = 2
@@ -52,7 +55,7 @@ interface Libc {
   readonly koffi: Koffi
   mmap(address: number, length: number, protection: number, flags: number, fd: number, offset: number): number | bigint
   munmap(address: number, length: number): number
-  flock(fd: number, operation: number): number
+  fcntl(fd: number, command: number, lock: Uint8Array): number
   socket(family: number, type: number, protocol: number): number
   connect(fd: number, address: Uint8Array, length: number): number
   getsockopt(fd: number, level: number, name: number, value: Uint8Array, length: Uint32Array): number
@@ -87,7 +90,7 @@ function load(): Libc {
       koffi,
       mmap: library.func('uint64 mmap(uint64 address, size_t length, int protection, int flags, int fd, int64 offset)'),
       munmap: library.func('int munmap(uint64 address, size_t length)'),
-      flock: library.func('int flock(int fd, int operation)'),
+      fcntl: library.func('int fcntl(int fd, int command, void *lock)'),
       socket: library.func('int socket(int domain, int type, int protocol)'),
       connect: library.func('int connect(int fd, void *address, uint32 length)'),
       getsockopt: library.func('int getsockopt(int fd, int level, int name, void *value, void *length)'),
@@ -138,13 +141,28 @@ export function mapShared(fd: number, length: number): SharedMapping {
   return { bytes: new Uint8Array(buffer), discard }
 }
 
-/** Whether the exclusive lock of an open file could be taken at once. The kernel drops it when its holder ends. */
-export function tryLockFile(fd: number): boolean {
-  return libc().flock(fd, LOCK_EX | LOCK_NB) === 0
+const lockBytes = new Uint8Array(FLOCK_LENGTH)
+const lockView = new DataView(lockBytes.buffer)
+
+function lockOfByte(type: number, offset: number): Uint8Array {
+  lockBytes.fill(0)
+  lockView.setInt16(0, type, true)
+  lockView.setBigInt64(8, BigInt(offset), true)
+  lockView.setBigInt64(16, 1n, true)
+  return lockBytes
 }
 
-export function unlockFile(fd: number): void {
-  libc().flock(fd, LOCK_UN)
+/** Locks one byte of an open file, if nobody else has; the kernel lets go when the descriptor's last holder ends. */
+export function tryLockByte(fd: number, offset: number): boolean {
+  return libc().fcntl(fd, F_OFD_SETLK, lockOfByte(F_WRLCK, offset)) === 0
+}
+
+/** Whether somebody else, who lives, has locked that byte. */
+export function isByteLocked(fd: number, offset: number): boolean {
+  if (libc().fcntl(fd, F_OFD_GETLK, lockOfByte(F_WRLCK, offset)) !== 0) {
+    throw new MicrovmiError('HYPERVISOR', 'fcntl(F_OFD_GETLK) failed', { cause: { call: 'fcntl', errno: errno() } })
+  }
+  return lockView.getInt16(0, true) !== F_UNLCK
 }
 
 /** An IP address in the bytes of its family: 4 or 16. */

@@ -20,6 +20,8 @@ bool guest_write(uint64_t address, uint32_t size, const uint8_t *from);
 uint64_t guest_translate(unsigned vcpu, uint64_t address);
 
 uint64_t guest_read_register(unsigned vcpu, unsigned id);
+/* From now on this register is unknown; -1: none. */
+void guest_serve_not(int id);
 bool guest_write_register(unsigned vcpu, unsigned id, uint64_t value);
 uint64_t guest_read_msr(unsigned vcpu, uint64_t index);
 bool guest_write_msr(unsigned vcpu, uint64_t index, uint64_t value);

@@ -63,7 +63,7 @@ static struct channel *channel;
 static uint8_t input[DATA_SIZE], output[DATA_SIZE];
 static unsigned long spins;
 /* What a test has asked for. */
-static atomic_int stalled, delay, wrong_status = -1, wrong_size = -1;
+static atomic_int stalled, delay, wrong_status = -1, wrong_size = -1, wrong_byte = -1, refused;
 
 static void pause_a_moment(unsigned long *count)
 {
@@ -114,10 +114,13 @@ static void answer(uint32_t size, bool status)
         take(&canal->lock);
         if (!canal->present) {
             memcpy(canal->data, output, size);
+            if (wrong_byte >= 0)
+                canal->data[0] = wrong_byte;
+            /* In this order: who looks without the lock sees the size of the message before. */
+            canal->present = 1;
             canal->size = wrong_size >= 0 ? (uint32_t)wrong_size : size;
             canal->status = wrong_status >= 0 ? wrong_status : status;
-            wrong_size = wrong_status = -1;
-            canal->present = 1;
+            wrong_size = wrong_status = wrong_byte = -1;
             done = true;
         }
         drop(&canal->lock);
@@ -147,7 +150,7 @@ static uint32_t serve(bool *status)
     switch (input[0]) {
     case 2: {
         struct read_physical *r = (void *)input;
-        *status = r->size <= DATA_SIZE && guest_read(r->address, r->size, output);
+        *status = !atomic_exchange(&refused, 0) && r->size <= DATA_SIZE && guest_read(r->address, r->size, output);
         return *status ? r->size : 1;
     }
     case 3: {
@@ -270,6 +273,14 @@ int main(int argc, char **argv)
             wrong_status = value;
         else if (!strcmp(word, "size"))
             wrong_size = value;
+        else if (!strcmp(word, "byte"))
+            wrong_byte = value;
+        else if (!strcmp(word, "refuse"))
+            refused = value;
+        else if (!strcmp(word, "unserved"))
+            guest_serve_not(value);
+        else if (!strcmp(word, "pause"))
+            guest_pause();
         printf("%s\n", word);
         fflush(stdout);
     }

@@ -1,11 +1,12 @@
 import type { BackendWith, Capability, Detail } from '@microvmi/core/driver'
-import type { FdpChannel } from './fdp-channel.ts'
-import { FdpClient } from './fdp-client.ts'
-import { FdpEvents } from './fdp-events.ts'
-import { type RequestLayout, STATE } from './fdp-layout.ts'
-import { FdpMemory } from './fdp-memory.ts'
-import { FdpMsrs, FdpRegisters } from './fdp-registers.ts'
-import { FdpRunState } from './fdp-run-state.ts'
+import type { FdpChannel } from './channel.ts'
+import { FdpClient } from './client.ts'
+import { FdpEvents } from './events.ts'
+import type { RequestLayout } from './layout.ts'
+import { takeOutLeftovers } from './leftovers.ts'
+import { FdpMemory } from './memory.ts'
+import { FdpMsrs, FdpRegisters } from './registers.ts'
+import { FdpRunState } from './run-state.ts'
 
 /** What every VM of a patched VirtualBox has. */
 export const FDP_PROMISES = [
@@ -38,16 +39,18 @@ export class FdpBackend implements BackendWith<(typeof FDP_PROMISES)[number]> {
   readonly running: FdpRunState
   readonly events: FdpEvents
   readonly #channel: FdpChannel
+  readonly #client: FdpClient
 
   /** @param channel is this object's from now on, also when the constructor throws */
   constructor(channel: FdpChannel, layout: RequestLayout) {
     this.#channel = channel
     try {
       const client = new FdpClient(channel, layout)
+      this.#client = client
       this.name = channel.name
       this.id = channel.name
       this.vcpuCount = client.vcpuCount()
-      this.warnings = cleanUp(channel, client)
+      this.warnings = takeOutLeftovers(client)
       this.details = {
         memoryBytes: Number(client.memorySize()),
         ...(channel.server ? { pid: channel.server.pid } : {}),
@@ -64,27 +67,15 @@ export class FdpBackend implements BackendWith<(typeof FDP_PROMISES)[number]> {
   }
 
   release(): void {
-    // Core has disarmed every breakpoint and ended every pause: nothing of ours is left in the guest.
+    // Core has disarmed every breakpoint and ended every pause. What events that ended with an error have left in a VM
+    // that is still there is taken out here; where that fails, too, the next session does it.
+    const { failure } = this.events
+    if (!failure || failure.code === 'VM_GONE') return
+    this.#channel.notes.holds = false
+    takeOutLeftovers(this.#client)
   }
 
   async close(): Promise<void> {
     this.#channel.close()
   }
-}
-
-/** Takes out of the VM what killed processes of ours have left there. */
-function cleanUp(channel: FdpChannel, client: FdpClient): string[] {
-  const { breakpoints, isPaused } = channel.takeLeftovers()
-  if (breakpoints.length === 0 && !isPaused) return []
-  const state = client.state()
-  const stoodStill = (state & STATE.paused) !== 0
-  if (!stoodStill) client.pause()
-  for (const id of breakpoints) client.unsetBreakpoint(id)
-  channel.takeStateChanged()
-  if (!stoodStill || isPaused || (state & STATE.breakpointHit) !== 0) client.resume()
-  const left = [
-    ...(breakpoints.length > 0 ? [`${breakpoints.length} breakpoint(s)`] : []),
-    ...(isPaused ? ['a pause'] : []),
-  ]
-  return [`a process that was killed had left ${left.join(' and ')} in the VM: cleaned up`]
 }

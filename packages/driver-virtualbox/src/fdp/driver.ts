@@ -1,11 +1,10 @@
-import { readdirSync, statSync } from 'node:fs'
-import { join } from 'node:path'
 import { badArgument, type Driver, defineDriver, MicrovmiError, register, type VmListing } from '@microvmi/core/driver'
-import { FDP_PROMISES, FdpBackend } from './fdp-backend.ts'
-import { FdpChannel } from './fdp-channel.ts'
-import { CHANNEL, CONTEXT_LENGTH, CONTEXT_PREFIX, NATURAL, PACKED } from './fdp-layout.ts'
-import { findServer } from './fdp-server-process.ts'
-import { checkPlatform } from './native.ts'
+import { checkPlatform } from '../native.ts'
+import { FDP_PROMISES, FdpBackend } from './backend.ts'
+import { FdpChannel } from './channel.ts'
+import { channelNames } from './channel-file.ts'
+import { NATURAL, PACKED } from './layout.ts'
+import { findServer } from './server-process.ts'
 
 /** What can be set when a VM is opened. */
 export interface FdpOptions {
@@ -44,7 +43,7 @@ export const fdp: Driver<FdpOptions, (typeof FDP_PROMISES)[number], never> = reg
     async probe() {
       try {
         checkPlatform()
-        return { usable: true, details: { channels: String(channels().length) } }
+        return { usable: true, details: { channels: String(channelNames(DIRECTORY).length) } }
       } catch (error) {
         if (!(error instanceof MicrovmiError)) throw error
         return { usable: false, reason: error.message }
@@ -53,41 +52,22 @@ export const fdp: Driver<FdpOptions, (typeof FDP_PROMISES)[number], never> = reg
 
     async list() {
       checkPlatform()
-      return channels().map(listingOf)
+      return channelNames(DIRECTORY).map(listingOf)
     },
 
     async open({ vm, options, timeout }) {
       checkPlatform()
       const { layout = 'natural' } = options
       if (layout !== 'natural' && layout !== 'packed') throw badArgument(`layout is natural or packed, not '${layout}'`)
-      // A name that no file can have is the name of no channel.
-      if (/[/\0]/.test(vm) || vm === '.' || vm === '..') throw notFound(vm)
       const requests = layout === 'packed' ? PACKED : NATURAL
       return new FdpBackend(new FdpChannel(DIRECTORY, vm, requests, timeout), requests)
     },
   }),
 )
 
-/** The names of the channels that are there, of VMs that run and of some that have ended. */
-function channels(): string[] {
-  const names = new Set(readdirSync(DIRECTORY))
-  const hasSize = (name: string, size: number) =>
-    statSync(join(DIRECTORY, name), { throwIfNoEntry: false })?.size === size
-  return [...names].filter(
-    (name) =>
-      names.has(`${CONTEXT_PREFIX}${name}`) &&
-      hasSize(name, CHANNEL.length) &&
-      hasSize(`${CONTEXT_PREFIX}${name}`, CONTEXT_LENGTH),
-  )
-}
-
 function listingOf(name: string): VmListing {
   const search = findServer(DIRECTORY, name)
   const listing = { vm: name, name, id: name }
   if (search.found || !search.certain) return { ...listing, state: 'unknown' }
   return { ...listing, state: 'stopped', hindrance: 'it has ended, and left its channel behind: start it again' }
-}
-
-function notFound(vm: string): MicrovmiError {
-  return new MicrovmiError('VM_NOT_FOUND', `no FDP channel of a VM '${vm}': is it running, in a patched VirtualBox?`)
 }

@@ -1,6 +1,6 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { CONTEXT_PREFIX } from './fdp-layout.ts'
+import { CONTEXT_PREFIX } from './layout.ts'
 
 /** A process, told from a later one of the same number by when it was started. */
 export interface ServerProcess {
@@ -20,7 +20,7 @@ export type ServerSearch =
  * clients come later. Nothing in the channel itself tells whether its server lives.
  */
 export function findServer(directory: string, name: string): ServerSearch {
-  const files = [join(directory, name), join(directory, `${CONTEXT_PREFIX}${name}`)]
+  const files = [join(directory, name), join(directory, `${CONTEXT_PREFIX}${name}`)].map(identityOf)
   let certain = true
   let found: ServerProcess | undefined
   for (const entry of readdirSync('/proc')) {
@@ -29,8 +29,8 @@ export function findServer(directory: string, name: string): ServerSearch {
     // Nobody may look at init in some sandboxes, and VirtualBox it is not.
     if (maps === 'refused' && entry !== '1') certain = false
     if (maps === 'refused' || maps === 'ended') continue
-    const paths = pathsIn(maps)
-    if (!files.every((file) => paths.has(file))) continue
+    const mapped = mappedFiles(maps)
+    if (!files.every((file) => file !== undefined && mapped.has(file))) continue
     const started = startOf(Number(entry))
     if (started !== undefined && (!found || started < found.started)) found = { pid: Number(entry), started }
   }
@@ -43,16 +43,27 @@ export function isAlive({ pid, started }: ServerProcess): boolean {
 }
 
 /**
- * The files in a `/proc/PID/maps` (man 5 proc_pid_maps): the sixth column, to the end of the line, a newline in it
- * written `\012`. A file that was removed meanwhile is no channel any more: ` (deleted)` stays part of its name.
+ * The files in a `/proc/PID/maps` (man 5 proc_pid_maps) as `major:minor:inode`: the fourth and fifth column, the device
+ * in hexadecimal. Their paths say less: a container has others, and a file may have been removed and made again.
  */
-export function pathsIn(maps: string): Set<string> {
-  const paths = new Set<string>()
-  for (const line of maps.split('\n')) {
-    const [, path] = /^(?:\S+\s+){5}(\/.*)$/.exec(line) ?? []
-    if (path !== undefined) paths.add(path.replaceAll('\\012', '\n'))
+export function mappedFiles(maps: string): Set<string> {
+  const files = new Set<string>()
+  for (const [, major = '', minor = '', inode] of maps.matchAll(
+    /^\S+ \S+ \S+ ([\da-f]+):([\da-f]+) ([1-9]\d*)(?: |$)/gm,
+  )) {
+    files.add(`${Number.parseInt(major, 16)}:${Number.parseInt(minor, 16)}:${inode}`)
   }
-  return paths
+  return files
+}
+
+/** The same of a file; undefined where there is none. */
+function identityOf(path: string): string | undefined {
+  const stat = statSync(path, { bigint: true, throwIfNoEntry: false })
+  if (!stat) return undefined
+  // bits/sysmacros.h: how Linux keeps the two numbers of a device in one.
+  const major = ((stat.dev >> 8n) & 0xfffn) | ((stat.dev >> 32n) & 0xffff_f000n)
+  const minor = (stat.dev & 0xffn) | ((stat.dev >> 12n) & 0xffff_ff00n)
+  return `${major}:${minor}:${stat.ino}`
 }
 
 /** When a process was started; undefined when it has ended, also when nobody has waited for it yet. */

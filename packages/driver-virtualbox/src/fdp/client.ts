@@ -1,7 +1,8 @@
 import { MicrovmiError } from '@microvmi/core/driver'
-import type { FdpChannel } from './fdp-channel.ts'
-import { COMMAND, type FdpRegister, REGISTER, type RequestLayout } from './fdp-layout.ts'
-import { type BreakpointOptions, FdpRequests } from './fdp-requests.ts'
+import type { Payload } from './canal.ts'
+import type { FdpChannel } from './channel.ts'
+import { COMMAND, type FdpRegister, REGISTER, type RequestLayout } from './layout.ts'
+import { type BreakpointOptions, FdpRequests } from './requests.ts'
 
 /** A VM of VirtualBox 5.2 has 32 vCPUs at most (include/VBox/param.h, VMM_MAX_CPU_COUNT is 64). */
 const MOST_VCPUS = 64
@@ -12,37 +13,27 @@ export class FdpClient {
   readonly #requests: FdpRequests
   readonly #answer = new Uint8Array(8)
   readonly #view = new DataView(this.#answer.buffer)
-  readonly #write: { bytes: Uint8Array; readonly offset: number }
+  readonly #payload: { bytes: Uint8Array; readonly offset: number }
 
   constructor(channel: FdpChannel, layout: RequestLayout) {
     this.channel = channel
     this.#requests = new FdpRequests(layout)
-    this.#write = { bytes: this.#answer, offset: this.#requests.writeDataOffset }
+    this.#payload = { bytes: this.#answer, offset: this.#requests.writeDataOffset }
   }
 
-  /** Fills `into`, of 1 byte to 10 MiB less one; false where a byte of the range is not guest memory. */
+  /** Fills `into`, of 1 byte to 10 MiB less one; false where the server cannot read all of it. */
   readPhysical(address: number, into: Uint8Array): boolean {
-    const { length, status } = this.channel.exchange(
-      this.#requests.readPhysical(address, into.length),
-      into.length,
-      into,
-    )
-    if (status === 0) return false
-    if (length !== into.length) throw this.#unexpected('a read', length)
-    return true
+    const { channel } = this
+    const { length, status } = channel.exchange(this.#requests.readPhysical(address, into.length), into.length, into)
+    if (status === 1 && length === into.length) return true
+    if (status === 0 && length === 1) return false
+    throw this.#unexpected('a read', length, status)
   }
 
-  /** Writes at most 1 MiB; false where a byte of the range is not guest memory, and nothing was written. */
+  /** Writes at most 1 MiB; false where the server cannot write all of it. */
   writePhysical(address: number, from: Uint8Array): boolean {
-    this.#write.bytes = from
-    const { length } = this.channel.exchange(
-      this.#requests.writePhysical(address, from.length),
-      1,
-      this.#answer,
-      this.#write,
-    )
-    if (length !== 1) throw this.#unexpected('a write', length)
-    return this.#answer[0] !== 0
+    this.#payload.bytes = from
+    return this.#flag(this.#requests.writePhysical(address, from.length), this.#payload)
   }
 
   readRegister(vcpu: number, register: FdpRegister): bigint {
@@ -118,22 +109,31 @@ export class FdpClient {
     return this.#view.getBigUint64(0, true)
   }
 
-  #flag(request: Uint8Array): boolean {
-    return this.#byte(request) !== 0
+  #flag(request: Uint8Array, payload?: Payload): boolean {
+    const flag = this.#byte(request, payload)
+    if (flag <= 1) return flag === 1
+    throw new MicrovmiError(
+      'PROTOCOL',
+      `${this.channel.name}: ${flag} in reply to command ${request[0]}: 0 or 1 is right`,
+    )
   }
 
-  #byte(request: Uint8Array): number {
-    this.#exchange(request, 1)
+  #byte(request: Uint8Array, payload?: Payload): number {
+    this.#exchange(request, 1, payload)
     return this.#view.getUint8(0)
   }
 
-  #exchange(request: Uint8Array, expected: number): void {
-    const { length } = this.channel.exchange(request, expected, this.#answer)
-    if (length !== expected) throw this.#unexpected(`command ${request[0]}`, length)
+  /** The server sets the status of reads of memory only: of everything else it is 1. */
+  #exchange(request: Uint8Array, expected: number, payload?: Payload): void {
+    const { length, status } = this.channel.exchange(request, expected, this.#answer, payload)
+    if (length !== expected || status !== 1) throw this.#unexpected(`command ${request[0]}`, length, status)
   }
 
-  #unexpected(what: string, length: number): MicrovmiError {
-    return new MicrovmiError('PROTOCOL', `${this.channel.name}: ${length} bytes in reply to ${what}`)
+  #unexpected(what: string, length: number, status: number): MicrovmiError {
+    return new MicrovmiError(
+      'PROTOCOL',
+      `${this.channel.name}: ${length} bytes with status ${status} in reply to ${what}`,
+    )
   }
 
   #refused(what: string): MicrovmiError {

@@ -1,6 +1,6 @@
 import type { BackendEvent, InterceptRequest } from '@microvmi/core/driver'
-import type { FdpClient } from './fdp-client.ts'
-import type { FdpRunState } from './fdp-run-state.ts'
+import type { FdpClient } from './client.ts'
+import type { FdpRunState } from './run-state.ts'
 
 type StepRequest = Extract<InterceptRequest, { kind: 'singlestep' }>
 
@@ -67,15 +67,14 @@ export class SingleSteps {
 
   #hold(): void {
     if (this.#isHolding) return
-    this.#client.pause()
+    this.#run.beginStop()
     this.#isHolding = true
-    this.#run.stoppedByEvent()
   }
 
   #letGo(): void {
     this.#isWaiting = false
     if (!this.#isHolding) return
     this.#isHolding = false
-    this.#run.answered()
+    this.#run.endStop()
   }
 }

@@ -1,4 +1,4 @@
-import { type ACCESS, ADDRESS_TYPE, type BREAKPOINT, COMMAND, type RequestLayout } from './fdp-layout.ts'
+import { type ACCESS, ADDRESS_TYPE, type BREAKPOINT, COMMAND, type RequestLayout } from './layout.ts'
 
 const LONGEST = 64
 

@@ -1,12 +1,10 @@
-import type { BackendEvent, InterceptRequest } from '@microvmi/core/driver'
+import type { InterceptRequest } from '@microvmi/core/driver'
 import { badArgument, MicrovmiError, PAGE_SIZE, pageStart } from '@microvmi/core/driver'
-import type { FdpClient } from './fdp-client.ts'
-import { ACCESS, BREAKPOINT } from './fdp-layout.ts'
-import { checkMsr } from './fdp-registers.ts'
-import { translate } from './fdp-translate.ts'
+import type { FdpClient } from './client.ts'
+import { ACCESS, BREAKPOINT } from './layout.ts'
+import { translate } from './translate.ts'
 
 type Request<K extends InterceptRequest['kind']> = Extract<InterceptRequest, { kind: K }>
-export type FdpRequest = Request<'cr' | 'msr' | 'breakpoint' | 'memory'>
 
 /** A breakpoint as the server is asked for it. */
 export interface Placement {
@@ -28,9 +26,9 @@ export function placementOf(request: InterceptRequest, client: FdpClient): Place
       return { type: BREAKPOINT.cr, access: ACCESS.write, address: CONTROL_REGISTERS[request.register], size: 1 }
     }
     case 'msr':
-      checkMsr(request.msr)
       return { type: BREAKPOINT.msr, access: ACCESS.write, address: request.msr, size: 1 }
     case 'breakpoint':
+      // The server has a type for them, and refuses it (DBGCTcp.cpp, FDPVBOX_setBreakpoint).
       if (request.method === 'hardware') throw unsupported('breakpoints in debug registers: leave `method` away')
       return { type: BREAKPOINT.soft, access: ACCESS.execute, address: physicalOf(request, client), size: 1 }
     case 'memory': {
@@ -73,19 +71,16 @@ function unsupported(what: string): MicrovmiError {
   return new MicrovmiError('UNSUPPORTED', `the FDP server has no ${what}`)
 }
 
-/** The fields of an event, without what is the same for all. */
-export type Fields = Pick<BackendEvent, 'kind' | 'fields'>
+/** Bytes of `mov crN, reg` without a prefix: two of opcode, one that names the registers. */
+export const MOVE_LENGTH = 3
 
-/** Bytes of `mov crN, reg` at most: a prefix, two of opcode, one that names the registers. */
-const MOVE_LENGTH = 4
-
-/** The control register that the instruction just before `rip` has written, if it has: 0F 22 /r. */
+/**
+ * The control register that the instruction whose last bytes these are writes, if it does: 0F 22 /r. A prefix makes
+ * CR8 of CR0; the server has no breakpoints for that one.
+ */
 export function controlRegisterWritten(before: Uint8Array): number | undefined {
-  const [prefix = 0, first, second, registers = 0] = before.subarray(-MOVE_LENGTH)
-  if (first !== 0x0f || second !== 0x22 || registers < 0xc0) return undefined
-  // REX.R makes it CR8 and up.
-  const isExtended = (prefix & 0xf4) === 0x44
-  return ((registers >> 3) & 7) + (isExtended ? 8 : 0)
+  const [first, second, registers = 0] = before.subarray(-MOVE_LENGTH)
+  return first === 0x0f && second === 0x22 ? (registers >> 3) & 7 : undefined
 }
 
 /** Whether an instruction is WRMSR: 0F 30. */

@@ -1,15 +1,23 @@
 import type { Fixture, Guest, Provocations } from '@microvmi/conformance'
 import type { Vm, VmBase } from '@microvmi/core'
-import { fdp } from './fdp-driver.ts'
-import { FdpServer, type FdpServerOptions, GUEST, patternAt } from './fdp-server.testing.ts'
+import { ClientProcess } from './client-process.testing.ts'
+import { fdp } from './driver.ts'
+import { FdpServer, type FdpServerOptions, GUEST, patternAt } from './server.testing.ts'
 
 const MEMORY_MIB = 16
 let made = 0
 
-/** A fixture whose guest lives until a case makes it vanish. */
-export function fdpFixture(options: FdpServerOptions = {}): Fixture & AsyncDisposable {
+/**
+ * A fixture whose guest lives until a case makes it vanish.
+ *
+ * @param inCompany with a session in another process that reads all the time
+ */
+export function fdpFixture(options: FdpServerOptions = {}, inCompany = false): Fixture & AsyncDisposable {
   let current: { readonly server: FdpServer; readonly guest: Guest; hasVanished: boolean } | undefined
+  let companion: ClientProcess | undefined
   const stop = async () => {
+    await companion?.kill()
+    companion = undefined
     await current?.server[Symbol.asyncDispose]()
     current = undefined
   }
@@ -28,6 +36,7 @@ export function fdpFixture(options: FdpServerOptions = {}): Fixture & AsyncDispo
         return server.kill()
       })
       current = { server, guest, hasVanished: false }
+      if (inCompany) companion = await ClientProcess.start(server.name, 'hammer for ever')
       return guest
     },
     [Symbol.asyncDispose]: stop,
@@ -104,7 +113,10 @@ function provocations(): Provocations {
         physicalAddress: GUEST.code,
         never: [{ ...nop, addressSpace: 0x32_0000n }],
       },
-      { request: { kind: 'breakpoint', physicalAddress: GUEST.code + 4 }, physicalAddress: GUEST.code + 4 },
+      {
+        request: { kind: 'breakpoint', physicalAddress: GUEST.code + GUEST.wrmsr },
+        physicalAddress: GUEST.code + GUEST.wrmsr,
+      },
       {
         request: { ...nop, addressSpace: GUEST.tables[1] },
         physicalAddress: GUEST.code,

@@ -7,19 +7,17 @@ import {
   type Registers,
   type Segment,
 } from '@microvmi/core/driver'
-import type { FdpClient } from './fdp-client.ts'
-import { type FdpRegister, NOT_SERVED } from './fdp-layout.ts'
-import type { FdpRunState } from './fdp-run-state.ts'
+import type { FdpClient } from './client.ts'
+import { type FdpRegister, NOT_SERVED } from './layout.ts'
+import type { FdpRunState } from './run-state.ts'
 
 const GENERAL = [
   ...(['rax', 'rbx', 'rcx', 'rdx', 'rsi', 'rdi', 'rbp', 'rsp'] as const),
   ...(['r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15', 'rip'] as const),
 ]
-const CONTROL = ['rflags', 'cr0', 'cr2', 'cr3', 'cr4'] as const
-const FURTHER = ['cr8', 'dr0', 'dr1', 'dr2', 'dr3', 'dr6', 'dr7'] as const
 
 /** MSRs that are registers of their own (Intel SDM volume 4, table 2-2). */
-const MSR_REGISTERS = {
+const MSR = {
   ...{ apicBase: 0x1b, sysenterCs: 0x174, sysenterEsp: 0x175, sysenterEip: 0x176, pat: 0x277 },
   ...{ efer: 0xc000_0080, star: 0xc000_0081, lstar: 0xc000_0082, cstar: 0xc000_0083, fmask: 0xc000_0084 },
   kernelGsBase: 0xc000_0102,
@@ -28,8 +26,8 @@ const FS_BASE = 0xc000_0100
 const GS_BASE = 0xc000_0101
 const TSC_AUX = 0xc000_0103
 
-/** MSRs that VirtualBox keeps for every guest. The server does not tell when it has none: others are refused here. */
-const MSRS: ReadonlySet<number> = new Set([...Object.values(MSR_REGISTERS), FS_BASE, GS_BASE, TSC_AUX])
+/** MSRs that VirtualBox has for every guest. */
+const MSRS: ReadonlySet<number> = new Set([...Object.values(MSR), FS_BASE, GS_BASE, TSC_AUX])
 
 /** CR2 is not among them: the server writes it into another register's place as well (DBGCTcp.cpp). */
 const WRITABLE = [...GENERAL, 'cr0', 'cr3', 'cr4'] as const
@@ -50,7 +48,10 @@ export class FdpRegisters implements RegisterBackend {
   }
 
   write(vcpu: number, changes: RegisterChanges): void {
-    const writes = Object.entries(changes) as [(typeof WRITABLE)[number], bigint][]
+    const writes = WRITABLE.flatMap((name) => {
+      const value = changes[name]
+      return value === undefined ? [] : [{ name, value }]
+    })
     if (writes.length === 0) return
     if (vcpu !== 0) {
       throw new MicrovmiError(
@@ -59,7 +60,7 @@ export class FdpRegisters implements RegisterBackend {
       )
     }
     this.#run.whileStopped(() => {
-      for (const [name, value] of writes) {
+      for (const { name, value } of writes) {
         const done = this.#client.writeRegister(vcpu, name, value)
         const now = this.#client.readRegister(vcpu, name)
         if (done && now === value) continue
@@ -72,24 +73,37 @@ export class FdpRegisters implements RegisterBackend {
   }
 
   #readStopped(vcpu: number): Registers {
-    const registers: Record<string, unknown> = { architecture: 'x86-64' }
-    // A guest may hold the server's word for "not served" in these on purpose; they are always served.
-    for (const name of GENERAL) registers[name] = this.#client.readRegister(vcpu, name)
-    for (const name of CONTROL) {
-      const value = this.#served(vcpu, name)
-      if (value === undefined) throw new MicrovmiError('PROTOCOL', `the FDP server does not serve ${name}`)
-      registers[name] = value
+    const general = (register: FdpRegister): bigint => this.#client.readRegister(vcpu, register)
+    const served = (register: FdpRegister): bigint | undefined => this.#served(vcpu, register)
+    const msr = (index: number): bigint => this.#client.readMsr(vcpu, index)
+    return {
+      architecture: 'x86-64',
+      // The guest's own values, whatever they look like: these are always served.
+      ...{ rax: general('rax'), rbx: general('rbx'), rcx: general('rcx'), rdx: general('rdx') },
+      ...{ rsi: general('rsi'), rdi: general('rdi'), rbp: general('rbp'), rsp: general('rsp') },
+      ...{ r8: general('r8'), r9: general('r9'), r10: general('r10'), r11: general('r11') },
+      ...{ r12: general('r12'), r13: general('r13'), r14: general('r14'), r15: general('r15') },
+      ...{ rip: general('rip'), rflags: this.#needed(vcpu, 'rflags'), cr0: this.#needed(vcpu, 'cr0') },
+      ...{ cr2: this.#needed(vcpu, 'cr2'), cr3: this.#needed(vcpu, 'cr3'), cr4: this.#needed(vcpu, 'cr4') },
+      ...{ cr8: served('cr8'), dr0: served('dr0'), dr1: served('dr1'), dr2: served('dr2'), dr3: served('dr3') },
+      ...{ dr6: served('dr6'), dr7: served('dr7') },
+      ...{ cs: this.#segment(vcpu, 'cs'), ds: this.#segment(vcpu, 'ds'), es: this.#segment(vcpu, 'es') },
+      ...{ ss: this.#segment(vcpu, 'ss'), fs: this.#segment(vcpu, 'fs', msr(FS_BASE)) },
+      ...{ gs: this.#segment(vcpu, 'gs', msr(GS_BASE)), tr: this.#segment(vcpu, 'tr') },
+      ldt: this.#segment(vcpu, 'ldt', served('ldtBase'), served('ldtLimit')),
+      gdt: this.#table(vcpu, 'gdtBase', 'gdtLimit'),
+      idt: this.#table(vcpu, 'idtBase', 'idtLimit'),
+      ...{ apicBase: msr(MSR.apicBase), pat: msr(MSR.pat), sysenterCs: msr(MSR.sysenterCs) },
+      ...{ sysenterEsp: msr(MSR.sysenterEsp), sysenterEip: msr(MSR.sysenterEip), efer: msr(MSR.efer) },
+      ...{ star: msr(MSR.star), lstar: msr(MSR.lstar), cstar: msr(MSR.cstar), fmask: msr(MSR.fmask) },
+      kernelGsBase: msr(MSR.kernelGsBase),
     }
-    for (const name of FURTHER) registers[name] = this.#served(vcpu, name)
-    for (const [name, index] of Object.entries(MSR_REGISTERS)) registers[name] = this.#client.readMsr(vcpu, index)
-    for (const name of ['cs', 'ds', 'es', 'ss'] as const) registers[name] = this.#segment(vcpu, name)
-    registers.fs = this.#segment(vcpu, 'fs', this.#client.readMsr(vcpu, FS_BASE))
-    registers.gs = this.#segment(vcpu, 'gs', this.#client.readMsr(vcpu, GS_BASE))
-    registers.ldt = this.#segment(vcpu, 'ldt', this.#served(vcpu, 'ldtBase'), this.#served(vcpu, 'ldtLimit'))
-    registers.tr = this.#segment(vcpu, 'tr')
-    registers.gdt = this.#table(vcpu, 'gdtBase', 'gdtLimit')
-    registers.idt = this.#table(vcpu, 'idtBase', 'idtLimit')
-    return registers as unknown as Registers
+  }
+
+  #needed(vcpu: number, register: FdpRegister): bigint {
+    const value = this.#served(vcpu, register)
+    if (value !== undefined) return value
+    throw new MicrovmiError('PROTOCOL', `the FDP server does not serve ${register}`)
   }
 
   #served(vcpu: number, register: FdpRegister): bigint | undefined {
@@ -127,16 +141,24 @@ export class FdpMsrs implements MsrBackend {
   }
 
   read(vcpu: number, index: number): bigint {
-    checkMsr(index)
-    return this.#client.readMsr(vcpu, index)
+    const value = knownMsr(this.#client, vcpu, index)
+    if (value !== undefined) return value
+    throw new MicrovmiError(
+      'UNSUPPORTED',
+      `MSR 0x${index.toString(16)}: the FDP server says 0, as it does of an MSR that the VM has not`,
+    )
   }
 
   write(vcpu: number, index: number, value: bigint): void {
-    checkMsr(index)
     this.#run.whileStopped(() => {
-      const done = this.#client.writeMsr(vcpu, index, value)
+      if (!this.#client.writeMsr(vcpu, index, value)) {
+        throw new MicrovmiError(
+          'UNSUPPORTED',
+          `MSR 0x${index.toString(16)}: the VM does not have it, or not for writing`,
+        )
+      }
       const now = this.#client.readMsr(vcpu, index)
-      if (done && now === value) return
+      if (now === value) return
       throw new MicrovmiError(
         'HYPERVISOR',
         `MSR 0x${index.toString(16)} was set to 0x${value.toString(16)} and is 0x${now.toString(16)}: the VM does not take it`,
@@ -145,12 +167,11 @@ export class FdpMsrs implements MsrBackend {
   }
 }
 
-/** Throws `UNSUPPORTED` for an MSR whose absence the server would not tell. */
-export function checkMsr(index: number): void {
-  if (MSRS.has(index)) return
-  const known = [...MSRS].map((one) => `0x${one.toString(16)}`).join(', ')
-  throw new MicrovmiError(
-    'UNSUPPORTED',
-    `MSR 0x${index.toString(16)}: the FDP server does not tell an MSR that it has from one that it has not. Known: ${known}`,
-  )
+/**
+ * An MSR's value; undefined where the server says 0 of one that not every guest has: it says so, too, when there is
+ * none.
+ */
+export function knownMsr(client: FdpClient, vcpu: number, index: number): bigint | undefined {
+  const value = client.readMsr(vcpu, index)
+  return value !== 0n || MSRS.has(index) ? value : undefined
 }

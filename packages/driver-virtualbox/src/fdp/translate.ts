@@ -1,5 +1,5 @@
 import { pageFrame } from '@microvmi/core/driver'
-import type { FdpClient } from './fdp-client.ts'
+import type { FdpClient } from './client.ts'
 
 // Intel SDM volume 3A, section 4.5.4: levels of 9 bits each, from bit 39 (or 48) on; bit 0 is P, bit 7 PS.
 const LEVEL_BITS = 9n

@@ -4,14 +4,14 @@
  */
 
 /** FDP_MAX_DATA_SIZE: what one direction carries at most. */
-export const CANAL_SIZE = 10 * 2 ** 20
+const CANAL_SIZE = 10 * 2 ** 20
 
 const CANAL_LENGTH = CANAL_SIZE + 8
 const TO_SERVER = 4
 const TO_CLIENT = TO_SERVER + CANAL_LENGTH
 
 /** Where the parts of one direction (FDP_SHM_CANAL) lie in the channel. */
-export interface Canal {
+export interface CanalPlace {
   readonly data: number
   /** A 32-bit number. */
   readonly size: number
@@ -20,7 +20,7 @@ export interface Canal {
   readonly status: number
 }
 
-function canalAt(start: number): Canal {
+function canalAt(start: number): CanalPlace {
   const end = start + CANAL_SIZE
   return { data: start, size: end, lock: end + 4, present: end + 5, status: end + 6 }
 }
