@@ -23,6 +23,8 @@ export default defineConfig({
           include: [`${places}/**/*.test.ts`],
           exclude: [...outside, ...labs.flatMap(testsOf)],
           sequence: { groupOrder: 0 },
+          // Conformance waits (for what must not happen) more than it computes.
+          maxWorkers: 4,
         },
       },
       ...labs.map((lab, index) => ({
