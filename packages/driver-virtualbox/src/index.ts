@@ -5,4 +5,4 @@
  * @packageDocumentation
  */
 export { type FdpOptions, fdp } from './fdp/index.ts'
-export { type VirtualBoxOptions, virtualbox } from './virtualbox-driver.ts'
+export { type VirtualBoxOptions, virtualbox } from './stock/driver.ts'

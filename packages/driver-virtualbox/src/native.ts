@@ -6,8 +6,6 @@ import { createRequire } from 'node:module'
 import { MicrovmiError } from '@microvmi/core/driver'
 
 type Koffi = typeof import('koffi')
-/** A handle that watches a descriptor on the event loop. */
-export type Watch = ReturnType<Koffi['node']['poll']>
 
 // bits/mman-linux.h
 const PROT_READ = 1
@@ -28,41 +26,11 @@ const F_WRLCK = 1
 const F_UNLCK = 2
 const FLOCK_LENGTH = 32
 
-// bits/socket.h, bits/socket_type.h
-const AF_INET = 2
-const AF_INET6 = 10
-const SOCK_STREAM = 1
-const SOCK_NONBLOCK = 0o4000
-const SOCK_CLOEXEC = 0o2000000
-const SOL_SOCKET = 1
-const SO_ERROR = 4
-const MSG_NOSIGNAL = 0x4000
-
-// bits/poll.h
-export const POLLIN = 1
-export const POLLOUT = 4
-
-// asm-generic/errno-base.h, asm-generic/errno.h
-export const ERRNO = {
-  EINTR: 4,
-  EAGAIN: 11,
-  EACCES: 13,
-  EINPROGRESS: 115,
-  ECONNREFUSED: 111,
-} as const
-
 interface Libc {
   readonly koffi: Koffi
   mmap(address: number, length: number, protection: number, flags: number, fd: number, offset: number): number | bigint
   munmap(address: number, length: number): number
   fcntl(fd: number, command: number, lock: Uint8Array): number
-  socket(family: number, type: number, protocol: number): number
-  connect(fd: number, address: Uint8Array, length: number): number
-  getsockopt(fd: number, level: number, name: number, value: Uint8Array, length: Uint32Array): number
-  poll(fds: Uint8Array, count: number, timeout: number): number
-  recv(fd: number, into: Uint8Array, length: number, flags: number): number
-  send(fd: number, from: Uint8Array, length: number, flags: number): number
-  close(fd: number): number
 }
 
 let loaded: Libc | undefined
@@ -91,13 +59,6 @@ function load(): Libc {
       mmap: library.func('uint64 mmap(uint64 address, size_t length, int protection, int flags, int fd, int64 offset)'),
       munmap: library.func('int munmap(uint64 address, size_t length)'),
       fcntl: library.func('int fcntl(int fd, int command, void *lock)'),
-      socket: library.func('int socket(int domain, int type, int protocol)'),
-      connect: library.func('int connect(int fd, void *address, uint32 length)'),
-      getsockopt: library.func('int getsockopt(int fd, int level, int name, void *value, void *length)'),
-      poll: library.func('int poll(void *fds, ulong count, int timeout)'),
-      recv: library.func('long recv(int fd, void *buffer, size_t length, int flags)'),
-      send: library.func('long send(int fd, void *buffer, size_t length, int flags)'),
-      close: library.func('int close(int fd)'),
     }
   } catch (error) {
     throw new MicrovmiError('DRIVER_UNAVAILABLE', 'the C library could not be loaded through koffi: is it installed?', {
@@ -163,68 +124,4 @@ export function isByteLocked(fd: number, offset: number): boolean {
     throw new MicrovmiError('HYPERVISOR', 'fcntl(F_OFD_GETLK) failed', { cause: { call: 'fcntl', errno: errno() } })
   }
   return lockView.getInt16(0, true) !== F_UNLCK
-}
-
-/** An IP address in the bytes of its family: 4 or 16. */
-export type AddressBytes = Uint8Array
-
-/** A non-blocking TCP socket whose connecting has begun; or the errno of why not. */
-export function connectTcp(host: AddressBytes, port: number): { readonly fd: number } | { readonly errno: number } {
-  const { socket, connect, close } = libc()
-  const isV4 = host.length === 4
-  const fd = socket(isV4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
-  if (fd < 0) return { errno: errno() }
-  // struct sockaddr_in (netinet/in.h): family, port, address, 8 bytes of padding; sockaddr_in6: family, port, flow
-  // information, address, scope. The family in the machine's order, the port in the network's.
-  const address = new Uint8Array(isV4 ? 16 : 28)
-  const view = new DataView(address.buffer)
-  view.setUint16(0, isV4 ? AF_INET : AF_INET6, true)
-  view.setUint16(2, port, false)
-  address.set(host, isV4 ? 4 : 8)
-  if (connect(fd, address, address.length) === 0) return { fd }
-  const failure = errno()
-  if (failure === ERRNO.EINPROGRESS) return { fd }
-  close(fd)
-  return { errno: failure }
-}
-
-/** Why connecting failed, once the socket is writable: 0 when it did not. */
-export function connectError(fd: number): number {
-  const value = new Uint8Array(4)
-  const length = Uint32Array.of(value.length)
-  if (libc().getsockopt(fd, SOL_SOCKET, SO_ERROR, value, length) !== 0) return errno()
-  return new DataView(value.buffer).getInt32(0, true)
-}
-
-const pollfd = new Uint8Array(8)
-const pollView = new DataView(pollfd.buffer)
-
-/** What of `events` is there; 0 when `milliseconds` went by. */
-export function waitFor(fd: number, events: number, milliseconds: number): number {
-  // struct pollfd (poll.h): fd, events, revents.
-  pollView.setInt32(0, fd, true)
-  pollView.setInt16(4, events, true)
-  pollView.setInt16(6, 0, true)
-  return libc().poll(pollfd, 1, Math.max(0, Math.ceil(milliseconds))) > 0 ? pollView.getInt16(6, true) : 0
-}
-
-/** The number of bytes received, 0 at the end of the stream, -1 with errno. */
-export function receive(fd: number, into: Uint8Array): number {
-  return libc().recv(fd, into, into.length, 0)
-}
-
-/** The number of bytes sent, or -1 with errno; never a SIGPIPE. */
-export function send(fd: number, bytes: Uint8Array): number {
-  return libc().send(fd, bytes, bytes.length, MSG_NOSIGNAL)
-}
-
-export function closeDescriptor(fd: number): void {
-  libc().close(fd)
-}
-
-/** Calls back on the event loop when the descriptor is readable; does not keep the process alive until `ref()`. */
-export function watchReadable(fd: number, callback: () => void): Watch {
-  const watch = libc().koffi.node.poll(fd, { readable: true, disconnect: true }, callback)
-  watch.unref()
-  return watch
 }

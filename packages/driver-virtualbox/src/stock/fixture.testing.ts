@@ -2,7 +2,7 @@ import { delimiter } from 'node:path'
 import type { Fixture, Guest } from '@microvmi/conformance'
 import type { Vm, VmBase } from '@microvmi/core'
 import { GUEST, knownContent, startVirtualBox, type VirtualBoxLab } from '@microvmi/lab-virtualbox'
-import { virtualbox } from './virtualbox-driver.ts'
+import { virtualbox } from './driver.ts'
 
 const MEMORY_MIB = 64
 

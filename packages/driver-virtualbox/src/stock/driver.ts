@@ -1,12 +1,12 @@
 import { readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { badArgument, type Driver, defineDriver, MicrovmiError, register, type VmListing } from '@microvmi/core/driver'
+import { type ConsoleFound, VIRTUALBOX_POSSIBLE, VIRTUALBOX_PROMISES, VirtualBoxBackend } from './backend.ts'
 import { DebugConsole } from './debug-console.ts'
+import { runStateOf, VirtualBoxMachine } from './machine.ts'
 import { debuggerIn } from './settings-file.ts'
 import { findVBoxManage, VBoxManage } from './vboxmanage.ts'
 import { parseInfo, parseVms, type RegisteredVm } from './vboxmanage-output.ts'
-import { type ConsoleFound, VIRTUALBOX_POSSIBLE, VIRTUALBOX_PROMISES, VirtualBoxBackend } from './virtualbox-backend.ts'
-import { runStateOf, VirtualBoxMachine } from './virtualbox-machine.ts'
 
 /** What can be set when a VM is opened. */
 export interface VirtualBoxOptions {

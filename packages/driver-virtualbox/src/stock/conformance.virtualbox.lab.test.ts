@@ -1,7 +1,7 @@
 import { conformance } from '@microvmi/conformance'
 import { prepared } from '@microvmi/lab-virtualbox'
 import { afterAll, beforeAll, describe, test } from 'vitest'
-import { virtualboxFixture } from './virtualbox-fixture.testing.ts'
+import { virtualboxFixture } from './fixture.testing.ts'
 
 for (const options of [
   { vcpus: 2, debugger: 'native' },

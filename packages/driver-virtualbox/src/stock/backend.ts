@@ -1,10 +1,10 @@
 import type { BackendWith, Capability, Detail } from '@microvmi/core/driver'
 import { ConsoleMemory } from './console-memory.ts'
 import type { DebugConsole } from './debug-console.ts'
+import type { VirtualBoxMachine } from './machine.ts'
+import { VirtualBoxMemory } from './memory.ts'
+import { VirtualBoxMsrs, VirtualBoxRegisters } from './registers.ts'
 import { numberIn } from './vboxmanage-output.ts'
-import type { VirtualBoxMachine } from './virtualbox-machine.ts'
-import { VirtualBoxMemory } from './virtualbox-memory.ts'
-import { VirtualBoxMsrs, VirtualBoxRegisters } from './virtualbox-registers.ts'
 
 /** What every VM of the stock product has. */
 export const VIRTUALBOX_PROMISES = ['memory.regions', 'registers.read', 'msr.read', 'pause'] as const

@@ -8,7 +8,7 @@ import {
   type Reply,
 } from '@microvmi/core/driver'
 import type { GdbStub } from './gdb-stub.ts'
-import type { VirtualBoxRegisters } from './virtualbox-registers.ts'
+import type { VirtualBoxRegisters } from './registers.ts'
 
 /**
  * Breakpoints through the GDB stub. A hit stops the whole VM; the stub does not say which vCPU has hit what, so it is

@@ -4,10 +4,10 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterAll, describe, expect, test } from 'vitest'
 import { rangeOf, rangesInDump } from './core-dump.ts'
+import { registersOf } from './registers.ts'
 import { debuggerIn } from './settings-file.ts'
 import { complaintIn, findVBoxManage, isGone, VBoxManage } from './vboxmanage.ts'
 import { numberIn, parseInfo, parsePhysical, parseRegisters, parseVms } from './vboxmanage-output.ts'
-import { registersOf } from './virtualbox-registers.ts'
 
 const code = (expected: string) => expect.objectContaining({ code: expected })
 const UUID = '31e5c8dc-a858-4e6a-a256-87672488f787'

@@ -9,8 +9,8 @@ import {
 } from '@microvmi/core/driver'
 import { complaintIn } from './console-text.ts'
 import type { CommandLine } from './debug-console.ts'
+import type { VirtualBoxMachine } from './machine.ts'
 import { parseRegisters } from './vboxmanage-output.ts'
-import type { VirtualBoxMachine } from './virtualbox-machine.ts'
 
 const REQUIRED = [
   ...(['rax', 'rbx', 'rcx', 'rdx', 'rsi', 'rdi', 'rbp', 'rsp'] as const),

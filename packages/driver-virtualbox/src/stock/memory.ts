@@ -10,8 +10,8 @@ import {
 } from '@microvmi/core/driver'
 import type { ConsoleMemory } from './console-memory.ts'
 import { type DumpedRange, rangeOf, rangesInDump } from './core-dump.ts'
+import type { VirtualBoxMachine } from './machine.ts'
 import { parsePhysical } from './vboxmanage-output.ts'
-import type { VirtualBoxMachine } from './virtualbox-machine.ts'
 
 /** What the console reads sooner than VirtualBox writes all of memory to a file. */
 const CONSOLE_IS_FASTER = 128 * 1024
