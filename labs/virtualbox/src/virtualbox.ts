@@ -50,6 +50,7 @@ export interface VirtualBoxLab extends AsyncDisposable {
   readonly port: number
   /** Runs VBoxManage, and returns what it prints. */
   manage(...args: string[]): Promise<string>
+  /** Returns when the guest is up. */
   start(): Promise<void>
   /** Kills the VM's process. */
   kill(): Promise<void>
@@ -133,6 +134,16 @@ class Lab implements VirtualBoxLab {
       ...['modifyvm', this.name, '--guest-debug-provider', provider, '--guest-debug-io-provider', io, ...console],
     )
     await this.manage('startvm', this.name, '--type', 'headless')
+    await this.#guestIsUp()
+  }
+
+  /** The guest has its known registers once it has written its known content: a second or two after its start. */
+  async #guestIsUp(): Promise<void> {
+    for (const end = Date.now() + MANAGE_DEADLINE; Date.now() < end; await setTimeout(200)) {
+      const said = await this.manage('debugvm', this.name, 'getregisters', 'r12', 'lstar')
+      if ([GUEST.r12, GUEST.lstar].every((value) => said.includes(`0x${value.toString(16).padStart(16, '0')}`))) return
+    }
+    throw new Error('the guest does not come up')
   }
 
   async kill(): Promise<void> {

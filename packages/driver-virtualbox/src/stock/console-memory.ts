@@ -1,6 +1,6 @@
 import { MicrovmiError } from '@microvmi/core/driver'
 import { complaintIn, MOST_LINE, MOST_WORDS, memoryLines, storeCommand } from './console-text.ts'
-import type { CommandLine } from './debug-console.ts'
+import type { DebugConsole } from './debug-console.ts'
 
 const WORD = 8
 /** Bytes of one `dq`, and of all of one line: more is not faster. */
@@ -9,9 +9,9 @@ const MOST_IN_A_LINE = 16 * MOST_AT_ONCE
 
 /** Guest-physical memory through the debug console: many commands to a line, for a round trip takes 20 ms and more. */
 export class ConsoleMemory {
-  readonly #console: CommandLine
+  readonly #console: DebugConsole
 
-  constructor(console: CommandLine) {
+  constructor(console: DebugConsole) {
     this.#console = console
   }
 

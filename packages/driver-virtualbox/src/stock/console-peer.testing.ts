@@ -17,8 +17,13 @@ const server = createServer((socket) => {
   if (manner === 'endless') return talk(socket)
   socket.write(`Welcome to the VirtualBox Debugger!\r\nCurrent VM is 80806000, CPU #0\r\n${PROMPT}`)
   let pending = ''
+  let received = 0
   socket.on('data', (data) => {
-    pending += data.toString('latin1')
+    const text = data.toString('latin1')
+    // VirtualBox never goes on from a command that ends at the last byte of its ring.
+    if (/[;\n]/.test(text[2047 - (received % 2048)] ?? '')) return void socket.removeAllListeners('data')
+    received += text.length
+    pending += text
     for (let end = pending.indexOf('\n'); end >= 0; end = pending.indexOf('\n')) {
       answer(socket, pending.slice(0, end))
       pending = pending.slice(end + 1)

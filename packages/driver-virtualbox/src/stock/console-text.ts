@@ -8,8 +8,18 @@ export const WELCOME = 'Welcome to the VirtualBox Debugger!'
 
 /** Elements of one `dq` at most: more is "Too many elements requested". */
 export const MOST_WORDS = 0x800
-/** The console keeps a line of input in 2 KiB, and drops one that is longer. */
+/** The console keeps its input in a ring of 2 KiB (DBGCInternal.h, DBGC's `achInput`), and a line has to fit. */
+const RING = 2048
 export const MOST_LINE = 1600
+
+/**
+ * A line as it can be sent after `sent` bytes on the same connection. Where a command would end at the last byte of the
+ * ring, VirtualBox 7.2 loses the place: it never answers, or complains for ever. A blank in front moves it.
+ */
+export function padded(line: string, sent: number): string {
+  const last = line[RING - 1 - (sent % RING)]
+  return last === ';' || last === '\n' ? ` ${line}` : line
+}
 
 /** Text in front of which an answer is complete: no prompt of an event that comes between is taken for its end. */
 export function markerOf(number: number): string {

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
 import { ConsoleMemory } from './console-memory.ts'
-import { complaintIn, memoryLines, storeCommand } from './console-text.ts'
+import { complaintIn, memoryLines, padded, storeCommand } from './console-text.ts'
 import { DebugConsole } from './debug-console.ts'
 
 const code = (expected: string) => expect.objectContaining({ code: expected })
@@ -58,6 +58,17 @@ describe('the text', () => {
     expect(storeCommand(0x8108, Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8))).toBe('eq %%8108 0807060504030201')
     expect(storeCommand(2 ** 33, Uint8Array.of(0xab))).toBe('eb %%200000000 ab')
   })
+})
+
+test('no command ends at the last byte of the ring in which the console keeps its input', () => {
+  const line = fc.stringMatching(/^([a-z]{1,9};){1,150}[a-z]\n$/)
+  fc.assert(
+    fc.property(line, fc.nat(10_000), (text, sent) => {
+      const said = padded(text, sent)
+      expect(said.trimStart()).toBe(text)
+      for (let at = 2047 - (sent % 2048); at < said.length; at += 2048) expect(said[at]).not.toMatch(/[;\n]/)
+    }),
+  )
 })
 
 describe('a console', () => {

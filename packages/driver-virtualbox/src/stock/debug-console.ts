@@ -1,26 +1,18 @@
 import { MicrovmiError } from '@microvmi/core/driver'
-import { MOST_LINE, markerOf, PROMPT, WELCOME } from './console-text.ts'
+import { MOST_LINE, markerOf, PROMPT, padded, WELCOME } from './console-text.ts'
 import { TcpSocket } from './tcp-socket.ts'
 
 /** An answer is some hundred KiB at most: see the batches of ConsoleMemory. */
 const ANSWER_LIMIT = 4 * 2 ** 20
 
-/** What takes commands of the debug console: itself, or the GDB stub. */
-export interface CommandLine {
-  /** What is said to these commands; at most `MOST_LINE` characters in all, with one between two of them. */
-  ask(commands: readonly string[]): string
-  /** Whether the VM is halted by an event of its debugger, which VBoxManage knows nothing of. */
-  readonly isHalted: boolean
-  close(): void
-}
-
 /** A connection to VirtualBox's own debug console. It serves one client at a time. */
-export class DebugConsole implements CommandLine {
-  readonly isHalted = false
+export class DebugConsole {
   readonly #socket: TcpSocket
   readonly #timeout: number
   readonly #decoder = new TextDecoder('latin1')
   #marker = 0
+  /** Bytes so far. */
+  #sent = 0
 
   /** Throws `VM_NOT_FOUND` when nothing listens, `BUSY` when it has a client, `PROTOCOL` when it is something else. */
   constructor(host: string, port: number, timeout: number) {
@@ -40,11 +32,13 @@ export class DebugConsole implements CommandLine {
     }
   }
 
+  /** What is said to these commands; at most `MOST_LINE` characters in all, with one between two of them. */
   ask(commands: readonly string[]): string {
     const marker = markerOf(this.#marker++)
-    const line = `${commands.join(';')}; echo "${marker}"\n`
+    const line = padded(`${commands.join(';')}; echo "${marker}"\n`, this.#sent)
     if (line.length > MOST_LINE + 100) throw new RangeError(`a line of ${line.length} characters for the console`)
     const deadline = performance.now() + this.#timeout
+    this.#sent += line.length
     this.#socket.send(new TextEncoder().encode(line))
     // The prompt behind it is awaited too: what is sent before it may be lost.
     const text = this.#until([`${marker}\r\n${PROMPT}`, `${marker}\n${PROMPT}`], deadline)

@@ -39,7 +39,6 @@ export function virtualboxFixture(options: {
         await lab.kill()
       })
       current = { lab, guest, restore: inPath(lab) }
-      await guestIsUp()
       return guest
     },
     // VBoxManage takes 30 to 90 ms a call.
@@ -47,11 +46,6 @@ export function virtualboxFixture(options: {
     startup: 280_000,
     [Symbol.asyncDispose]: stop,
   }
-}
-
-/** The guest boots, and writes its known content, within a second or two. */
-function guestIsUp(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, 4000))
 }
 
 function describe(lab: VirtualBoxLab, vcpuCount: number, isSilent: boolean, vanish: () => Promise<void>): Guest {

@@ -8,7 +8,7 @@ import {
   type Segment,
 } from '@microvmi/core/driver'
 import { complaintIn } from './console-text.ts'
-import type { CommandLine } from './debug-console.ts'
+import type { DebugConsole } from './debug-console.ts'
 import type { VirtualBoxMachine } from './machine.ts'
 import { parseRegisters } from './vboxmanage-output.ts'
 
@@ -53,9 +53,9 @@ const WRITABLE = [...REQUIRED] as const
 export class VirtualBoxRegisters implements RegisterBackend {
   readonly writable: ReadonlySet<RegisterName> = new Set(WRITABLE)
   readonly #machine: VirtualBoxMachine
-  readonly #console: CommandLine | undefined
+  readonly #console: DebugConsole | undefined
 
-  constructor(machine: VirtualBoxMachine, console: CommandLine | undefined) {
+  constructor(machine: VirtualBoxMachine, console: DebugConsole | undefined) {
     this.#machine = machine
     this.#console = console
   }
@@ -81,8 +81,7 @@ export class VirtualBoxRegisters implements RegisterBackend {
         `register ${wrong[0]} was set to 0x${wrong[1].toString(16)} and is 0x${is}: VirtualBox keeps some bits`,
       )
     }
-    if (console.isHalted) set()
-    else this.#machine.whileStopped(set)
+    this.#machine.whileStopped(set)
   }
 
   /** An MSR by VirtualBox's name for it. */
