@@ -42,6 +42,12 @@ function talk(socket: Socket): void {
 
 function answer(socket: Socket, line: string): void {
   if (manner === 'stalling') return
+  // The first line alone.
+  if (manner === 'late' && line.includes('microvmi-1-end')) return void setTimeout(() => say(socket, line), 600)
+  say(socket, line)
+}
+
+function say(socket: Socket, line: string): void {
   if (manner === 'hanging-up') return void socket.destroy()
   const commands = line.split(';').map((command) => command.trim())
   const said = commands.map(execute)

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
+import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
@@ -112,6 +113,17 @@ describe('a console', () => {
   ])('that is %s is %s', { timeout: 20_000 }, async (manner, expected) => {
     const port = await peer(manner)
     expect(() => new DebugConsole('127.0.0.1', port, 3000)).toThrow(code(expected))
+  })
+
+  test('that answers late does not answer the next line with it', async () => {
+    const console = new DebugConsole('127.0.0.1', await peer('late'), 500)
+    expect(() => console.ask(['eb %%1 ff', 'dq %%0 L 1'])).toThrow(code('TIMEOUT'))
+    // What is late arrives before the answer to this.
+    await setTimeout(300)
+    const back = new Uint8Array(8)
+    expect(new ConsoleMemory(console).read(0, back)).toBe(8)
+    expect([...back]).toEqual([0, 255, 0, 0, 0, 0, 0, 0])
+    console.close()
   })
 
   test('that stalls is TIMEOUT, that says too little PROTOCOL, that hangs up VM_GONE, that is not there VM_NOT_FOUND', async () => {

@@ -34,7 +34,8 @@ export class DebugConsole {
 
   /** What is said to these commands; at most `MOST_LINE` characters in all, with one between two of them. */
   ask(commands: readonly string[]): string {
-    const marker = markerOf(this.#marker++)
+    const previous = markerOf(this.#marker)
+    const marker = markerOf(++this.#marker)
     const line = padded(`${commands.join(';')}; echo "${marker}"\n`, this.#sent)
     if (line.length > MOST_LINE + 100) throw new RangeError(`a line of ${line.length} characters for the console`)
     const deadline = performance.now() + this.#timeout
@@ -42,7 +43,9 @@ export class DebugConsole {
     this.#socket.send(new TextEncoder().encode(line))
     // The prompt behind it is awaited too: what is sent before it may be lost.
     const text = this.#until([`${marker}\r\n${PROMPT}`, `${marker}\n${PROMPT}`], deadline)
-    return text.slice(0, text.lastIndexOf(marker))
+    // What comes before the previous marker is the answer to a line that was given up.
+    const given = text.lastIndexOf(previous)
+    return text.slice(given < 0 ? 0 : given + previous.length, text.lastIndexOf(marker))
   }
 
   close(): void {

@@ -84,21 +84,21 @@ export const virtualbox: Driver<
 const PROBE_TIMEOUT = 5000
 
 function versionOf(vboxmanage: VBoxManage): string {
-  return vboxmanage.run(['--version']).trim().split('\n').at(-1) ?? 'unknown'
+  return vboxmanage.ask('--version').trim().split('\n').at(-1) ?? 'unknown'
 }
 
 function listings(vboxmanage: VBoxManage): VmListing[] {
-  const running = new Set(parseVms(vboxmanage.run(['list', 'runningvms'])).map(({ uuid }) => uuid))
-  return parseVms(vboxmanage.run(['list', 'vms'])).map(({ name, uuid }) => {
+  const running = new Set(parseVms(vboxmanage.ask('list', 'runningvms')).map(({ uuid }) => uuid))
+  return parseVms(vboxmanage.ask('list', 'vms')).map(({ name, uuid }) => {
     const listing = { vm: uuid, name, id: uuid }
     if (!running.has(uuid)) return { ...listing, state: 'stopped', hindrance: 'it is not running: start it' }
-    const state = parseInfo(vboxmanage.run(['showvminfo', uuid, '--machinereadable'])).get('VMState')
+    const state = parseInfo(vboxmanage.ask('showvminfo', uuid, '--machinereadable')).get('VMState')
     return { ...listing, state: runStateOf(state) ?? 'unknown' }
   })
 }
 
 function runningVm(vboxmanage: VBoxManage, vm: string): RegisteredVm {
-  const all = parseVms(vboxmanage.run(['list', 'vms']))
+  const all = parseVms(vboxmanage.ask('list', 'vms'))
   const named = all.filter(({ name }) => name === vm)
   const [first, second] = named.length > 0 ? named : all.filter(({ uuid }) => uuid === vm.toLowerCase())
   if (first && second) {
@@ -107,7 +107,7 @@ function runningVm(vboxmanage: VBoxManage, vm: string): RegisteredVm {
       `several VMs are called '${vm}': open one by its UUID (${named.map(({ uuid }) => uuid).join(', ')})`,
     )
   }
-  const running = parseVms(vboxmanage.run(['list', 'runningvms']))
+  const running = parseVms(vboxmanage.ask('list', 'runningvms'))
   if (first && running.some(({ uuid }) => uuid === first.uuid)) return first
   const names = running.map(({ name }) => name).join(', ')
   throw new MicrovmiError(

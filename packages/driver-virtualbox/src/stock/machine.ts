@@ -28,9 +28,9 @@ export class VirtualBoxMachine implements RunBackend {
     this.uuid = uuid
   }
 
-  /** `VBoxManage debugvm`. */
+  /** What `VBoxManage debugvm` tells. */
   debug(...args: readonly string[]): string {
-    return this.#vboxmanage.run(['debugvm', this.uuid, ...args])
+    return this.#vboxmanage.ask('debugvm', this.uuid, ...args)
   }
 
   /** Writes all of memory to a file. It takes as long as it takes: `timeout` is for a VM's whole memory. */
@@ -39,7 +39,7 @@ export class VirtualBoxMachine implements RunBackend {
   }
 
   info(): ReadonlyMap<string, string> {
-    return parseInfo(this.#vboxmanage.run(['showvminfo', this.uuid, '--machinereadable']))
+    return parseInfo(this.#vboxmanage.ask('showvminfo', this.uuid, '--machinereadable'))
   }
 
   pause(): void {
@@ -75,7 +75,13 @@ export class VirtualBoxMachine implements RunBackend {
     }
   }
 
+  /** A call that fails because it was made before, and given up, has what it wanted. */
   #control(what: 'pause' | 'resume'): void {
-    this.#vboxmanage.run(['controlvm', this.uuid, what])
+    try {
+      this.#vboxmanage.ask('controlvm', this.uuid, what)
+    } catch (error) {
+      if (!(error instanceof MicrovmiError) || error.code !== 'HYPERVISOR') throw error
+      if (this.state() !== (what === 'pause' ? 'paused' : 'running')) throw error
+    }
   }
 }

@@ -15,8 +15,10 @@ import { parsePhysical } from './vboxmanage-output.ts'
 
 /** What the console reads sooner than VirtualBox writes all of memory to a file. */
 const CONSOLE_IS_FASTER = 128 * 1024
-/** Milliseconds that a dump may take for each MiB, beyond the timeout of an exchange: slow disks write 20 MiB/s. */
+/** Milliseconds that a dump may take for each MiB: slow disks write 20 MiB/s. */
 const DUMP_PER_MIB = 50
+/** Before it begins: see VBoxManage's `ask`. */
+const DUMP_START = 12_000
 
 /** Memory of a stock VirtualBox: through the console where it is on, and as a core dump. */
 export class VirtualBoxMemory implements MemoryBackend {
@@ -76,7 +78,7 @@ export class VirtualBoxMemory implements MemoryBackend {
   }
 
   #dump(total: number): Dump {
-    const timeout = this.#timeout + Math.ceil(total / 2 ** 20) * DUMP_PER_MIB
+    const timeout = this.#timeout + DUMP_START + Math.ceil(total / 2 ** 20) * DUMP_PER_MIB
     const directory = mkdtempSync(join(this.#directory, 'microvmi-'))
     try {
       const file = join(directory, 'core')

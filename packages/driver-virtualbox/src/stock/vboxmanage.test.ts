@@ -175,11 +175,11 @@ describe('a core dump', () => {
 describe('running VBoxManage', () => {
   const directory = mkdtempSync(join(tmpdir(), 'microvmi-test-'))
   afterAll(() => rmSync(directory, { recursive: true }))
-  const program = (name: string, body: string) => {
+  const program = (name: string, body: string, timeout = 1000) => {
     const path = join(directory, name)
     writeFileSync(path, `#!/bin/sh\n${body}\n`)
     chmodSync(path, 0o700)
-    return new VBoxManage(path, 1000)
+    return new VBoxManage(path, timeout)
   }
 
   test('passes names on as they are', () => {
@@ -200,6 +200,15 @@ describe('running VBoxManage', () => {
       expect.objectContaining({ code: 'HYPERVISOR', message: 'VBoxManage x y: Something else' }),
     )
     expect(isGone('VBoxManage: error: Already paused')).toBe(false)
+  })
+
+  test('makes a call again that stands still', () => {
+    const once = join(directory, 'was-here')
+    const standing = program('standing', `[ -e '${once}' ] && echo "$1" && exit\ntouch '${once}'\nexec sleep 10`, 5000)
+    const begin = performance.now()
+    expect(standing.ask('list').trim()).toBe('list')
+    expect(performance.now() - begin).toBeLessThan(4000)
+    expect(() => program('still', 'exec sleep 10', 300).ask('list')).toThrow(code('TIMEOUT'))
   })
 
   test('finds it where the user says, or in the path', () => {

@@ -9,6 +9,9 @@ const OUTPUT_LIMIT = 2 ** 24
 /** Its messages are matched in English; names of VMs need UTF-8. */
 const LOCALE = process.platform === 'win32' ? {} : { LC_ALL: process.platform === 'darwin' ? 'en_US.UTF-8' : 'C.UTF-8' }
 
+/** What a call has at first, in milliseconds; as a rule it takes 30 to 90. */
+const PATIENCE = [1000, 2000]
+
 /** VirtualBox's command line program, without a shell: names may hold anything. */
 export class VBoxManage {
   readonly path: string
@@ -17,6 +20,23 @@ export class VBoxManage {
   constructor(path: string, timeout: number) {
     this.path = path
     this.#timeout = timeout
+  }
+
+  /**
+   * What a call prints that may be made twice. One in some fifty of VirtualBox 7.2 stands still for 10 seconds before it
+   * begins: that one is given up, and made again.
+   */
+  ask(...args: readonly string[]): string {
+    const deadline = performance.now() + this.#timeout
+    for (const patience of PATIENCE) {
+      if (performance.now() + patience >= deadline) break
+      try {
+        return this.run(args, patience)
+      } catch (error) {
+        if (!(error instanceof MicrovmiError) || error.code !== 'TIMEOUT') throw error
+      }
+    }
+    return this.run(args, Math.max(1, deadline - performance.now()))
   }
 
   /** What it prints. `timeout` is for what takes longer than an exchange. */
