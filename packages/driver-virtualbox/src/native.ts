@@ -68,7 +68,7 @@ function load(): Libc {
 }
 
 /** errno of the call just made; it says nothing after a call that succeeded. */
-export function errno(): number {
+function errno(): number {
   return libc().koffi.errno()
 }
 

@@ -14,15 +14,23 @@ export function parseVms(text: string): RegisteredVm[] {
   })
 }
 
-/** `showvminfo --machinereadable`: `key=value` and `"key"="value"`. */
+/**
+ * `showvminfo --machinereadable`: `key=value` and `"key"="value"`, with a backslash before quotes and backslashes
+ * (VBoxManageInfo.cpp, outputMachineReadableString).
+ */
 export function parseInfo(text: string): Map<string, string> {
   const values = new Map<string, string>()
   for (const line of text.split(/\r?\n/)) {
     const [, quoted, plain, value] = /^(?:"(.*?)"|([^"=]+))=(.*)$/.exec(line) ?? []
     const key = quoted ?? plain
-    if (key !== undefined && value !== undefined) values.set(key, value.replace(/^"(.*)"$/, '$1'))
+    if (key !== undefined && value !== undefined) values.set(key, unquoted(value))
   }
   return values
+}
+
+function unquoted(value: string): string {
+  const [, inner] = /^"(.*)"$/.exec(value) ?? []
+  return inner === undefined ? value : inner.replace(/\\(["\\])/g, '$1')
 }
 
 /** A number of `showvminfo`, within bounds; throws `PROTOCOL`. */

@@ -25,9 +25,9 @@ describe('what VBoxManage prints', () => {
   })
 
   test('says what a VM is', () => {
-    const info = parseInfo('name="a "b" c"\ncpus=2\n"floppy-0-0"="/x/y=z.img"\nVMState="running"\n\nnonsense\n')
+    const info = parseInfo('name="a \\"b\\" \\\\c"\ncpus=2\n"floppy-0-0"="/x/y=z.img"\nVMState="running"\n\nnonsense\n')
     expect(Object.fromEntries(info)).toEqual({
-      name: 'a "b" c',
+      name: 'a "b" \\c',
       cpus: '2',
       'floppy-0-0': '/x/y=z.img',
       VMState: 'running',
