@@ -63,7 +63,11 @@ function execute(command: string): string {
   const [, marker] = /^echo "(.*)"$/.exec(command) ?? []
   if (marker !== undefined) return `${marker}\r\n`
   const [, at, count] = /^dq %%([0-9a-f]+) L ([0-9a-f]+)$/.exec(command) ?? []
-  if (at !== undefined && count !== undefined) return read(Number(`0x${at}`), Number(`0x${count}`))
+  if (manner === 'complaining') return 'error: VERR_NOT_SUPPORTED\r\n'
+  // As another version might say it.
+  if (manner === 'foreign') return `${at}: 00 01 02 03 04 05 06 07\r\n`
+  const more = manner === 'long' ? 4 : 0
+  if (at !== undefined && count !== undefined) return read(Number(`0x${at}`), Number(`0x${count}`) + more)
   const [, letter = '', to, value] = /^e([bwdq]) %%([0-9a-f]+) ([0-9a-f]+)$/.exec(command) ?? []
   if (to === undefined || value === undefined) return `Syntax error: Unknown command '${command}'!\r\n`
   const bytes = Buffer.alloc(8)

@@ -9,6 +9,8 @@ import { ConsoleMemory } from './console-memory.ts'
 import { complaintIn, memoryLines, padded, storeCommand } from './console-text.ts'
 import { DebugConsole } from './debug-console.ts'
 
+/** Of any bytes. */
+const anyText = fc.uint8Array({ maxLength: 60 }).map((bytes) => Buffer.from(bytes).toString('latin1'))
 const code = (expected: string) => expect.objectContaining({ code: expected })
 const PEER = fileURLToPath(new URL('./console-peer.testing.ts', import.meta.url))
 const children: ChildProcess[] = []
@@ -46,9 +48,25 @@ describe('the text', () => {
     expect(complaintIn('VBoxDbg> rip=0x0\r\n')).toBeUndefined()
   })
 
+  test('of memory is read as it was said, with prompts and other lines between', () => {
+    const word = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n })
+    const line = fc.record({ address: fc.nat(2 ** 31 - 1), words: fc.array(word, { minLength: 1, maxLength: 2 }) })
+    const other = fc.constantFrom('', 'VBoxDbg> ', 'dbgf event/1: CPU 1 has halted! (raw)\r\n', 'rip=0000\r\n', '\r\n')
+    const digits = (value: bigint | number) => value.toString(16).padStart(16, '0')
+    fc.assert(
+      fc.property(fc.array(fc.tuple(other, line)), (said) => {
+        const text = said
+          .map(([before, { address, words }]) => `${before}%%${digits(address)}: ${words.map(digits).join(' ')}\r\n`)
+          .join('')
+        expect([...memoryLines(text)]).toEqual(said.map(([, there]) => there))
+      }),
+    )
+    expect(() => [...memoryLines(`%%ffffffffffffffff: ${digits(1)}`)]).toThrow(code('PROTOCOL'))
+  })
+
   test('of any sort crashes nothing', () => {
     fc.assert(
-      fc.property(fc.string({ unit: 'binary' }), (text) => {
+      fc.property(anyText, (text) => {
         for (const line of memoryLines(`%%${text}\n${text}\nerror: ${text}`)) expect(line).toBeDefined()
         complaintIn(text)
       }),
@@ -113,6 +131,26 @@ describe('a console', () => {
   ])('that is %s is %s', { timeout: 20_000 }, async (manner, expected) => {
     const port = await peer(manner)
     expect(() => new DebugConsole('127.0.0.1', port, 3000)).toThrow(code(expected))
+  })
+
+  test('that says more than was asked, or complains, or has other text is believed in nothing', async () => {
+    const long = new DebugConsole('127.0.0.1', await peer('long'), 3000)
+    new ConsoleMemory(long).write(
+      0,
+      Uint8Array.from({ length: 64 }, (_, index) => index),
+    )
+    const back = new Uint8Array(8)
+    expect(new ConsoleMemory(long).read(8, back)).toBe(8)
+    expect([...back]).toEqual([8, 9, 10, 11, 12, 13, 14, 15])
+    expect(() => new ConsoleMemory(long).read(0, new Uint8Array(40_000))).toThrow(code('PROTOCOL'))
+    for (const [manner, expected] of [
+      ['complaining', 'HYPERVISOR'],
+      ['foreign', 'PROTOCOL'],
+    ] as const) {
+      const memory = new ConsoleMemory(new DebugConsole('127.0.0.1', await peer(manner), 3000))
+      expect(() => memory.read(0, new Uint8Array(8)), manner).toThrow(code(expected))
+      if (manner === 'complaining') expect(() => memory.write(0, back)).toThrow(code('HYPERVISOR'))
+    }
   })
 
   test('that answers late does not answer the next line with it', async () => {

@@ -9,6 +9,8 @@ import { debuggerIn } from './settings-file.ts'
 import { complaintIn, findVBoxManage, isGone, VBoxManage } from './vboxmanage.ts'
 import { numberIn, parseInfo, parsePhysical, parseRegisters, parseVms } from './vboxmanage-output.ts'
 
+/** Of any bytes. */
+const anyText = fc.uint8Array({ maxLength: 60 }).map((bytes) => Buffer.from(bytes).toString('latin1'))
 const code = (expected: string) => expect.objectContaining({ code: expected })
 const UUID = '31e5c8dc-a858-4e6a-a256-87672488f787'
 
@@ -88,9 +90,49 @@ GC Phys Range                     pbR3
     expect(() => parsePhysical(`${'0'.repeat(15)}1-${'f'.repeat(16)} ${'1'.repeat(16)} x`)).toThrow(code('PROTOCOL'))
   })
 
+  test('is read as it was written: registers, and ranges that never overlap', () => {
+    const name = fc.stringMatching(/^[a-z][a-z0-9_]{0,12}$/)
+    const registers = fc.dictionary(name, fc.bigInt({ min: 0n, max: 2n ** 72n }), { noNullPrototype: true })
+    fc.assert(
+      fc.property(registers, fc.nat(63), (values, vcpu) => {
+        const all = Object.entries(values)
+        const text = all.map(([key, value]) => `cpu${vcpu}.${key.padEnd(20)}= 0x${value.toString(16)}\n`).join('')
+        const short = all.filter(([, value]) => value.toString(16).length <= 16)
+        expect([...parseRegisters(`cpu${vcpu + 1}.rax = 0x1\n${text}`, vcpu)]).toEqual(short)
+      }),
+    )
+    const digits = (value: number) => value.toString(16).padStart(16, '0')
+    const range = fc.record({
+      page: fc.nat(200),
+      pages: fc.nat(9),
+      host: fc.nat(1),
+      name: fc.constantFrom('RAM', 'PC BIOS'),
+    })
+    fc.assert(
+      fc.property(fc.array(range), (all) => {
+        const text = all
+          .map(({ page, pages, host, name }) => {
+            const [first, last] = [page * 4096, (page + pages) * 4096 - 1]
+            return `${digits(first)}-${digits(Math.max(0, last))} ${digits(host)} ${name}\n`
+          })
+          .join('')
+        try {
+          let end = 0
+          for (const { start, length } of parsePhysical(text)) {
+            expect(start).toBeGreaterThanOrEqual(end)
+            expect(length).toBeGreaterThan(0)
+            end = start + length
+          }
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'PROTOCOL' })
+        }
+      }),
+    )
+  })
+
   test('of any other sort crashes nothing', () => {
     fc.assert(
-      fc.property(fc.string({ unit: 'binary' }), (text) => {
+      fc.property(anyText, (text) => {
         parseVms(text)
         parseInfo(text)
         parseRegisters(text, 0)
