@@ -9,7 +9,7 @@ const EVENT = '\r\ndbgf event/0: CPU 0 has halted! (raw)\r\nrax=0000000080001234
 const [manner = 'well'] = process.argv.slice(2)
 const memory = Buffer.alloc(2 ** 20)
 
-const server = createServer((socket) => {
+const server = createServer({ noDelay: true }, (socket) => {
   socket.on('error', () => socket.destroy())
   if (manner === 'mute') return
   if (manner === 'another') return void socket.write(`220 mail.example ESMTP ${PROMPT}`)
