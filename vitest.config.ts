@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config'
 const places = '{packages,examples,labs,bench}'
 
 /** The labs with tests of their own, by directory in labs/; `fdp` is the server in packages/driver-virtualbox/testing. */
-const labs = ['debian', 'qemu', 'kvm', 'fdp', 'xen', 'windows']
+const labs = ['debian', 'qemu', 'kvm', 'fdp', 'xen', 'virtualbox', 'windows']
 
 /** Labs whose tests run elsewhere, by a runner of their own. */
 const elsewhere = new Set(['kvm', 'xen', 'windows'])
