@@ -11,4 +11,19 @@ export const PROMISES = [
 ] as const
 
 /** What depends on the processor, on Xen's version, and on who else monitors the domain. */
-export const POSSIBLE = [] as const
+export const POSSIBLE = [
+  'inject',
+  'events.cr',
+  'events.msr',
+  'events.breakpoint',
+  'events.int3',
+  'events.debug',
+  'events.descriptor',
+  'events.hypercall',
+  'reply.registers',
+  'reply.deny',
+  'reply.value',
+  'reply.emulate',
+  'reply.reinject',
+  'reply.inject',
+] as const

@@ -1,6 +1,7 @@
 import type { AnyVm, Guest } from '@microvmi/conformance'
 import { knownPage } from '@microvmi/lab-qemu'
 import { controlPage, type GuestFacts, type GuestOptions, startGuest, type XenGuest } from '@microvmi/lab-xen'
+import { provocations } from './provocations.testing.ts'
 
 const PAGE = 4096
 
@@ -45,7 +46,8 @@ export class ConformanceGuest {
   }
 
   /** What the guest's own programs tell. */
-  #known({ known, scratch, control, ram }: GuestFacts): Partial<Guest> {
+  #known(facts: GuestFacts): Partial<Guest> {
+    const { known, scratch, control, ram } = facts
     const end = ram.at(-1)?.end ?? 0
     const turns = (vm: AnyVm, vcpu: number) =>
       vm.memory.readUint64(control + controlPage.vcpus + vcpu * controlPage.vcpuLength + controlPage.counts.turns)
@@ -56,6 +58,7 @@ export class ConformanceGuest {
         scratch: { address: scratch[0] ?? 0, length: scratch[1] === (scratch[0] ?? 0) + PAGE ? 2 * PAGE : PAGE },
       },
       registers: { absent: ['tsc'], writable: { cr2: 0x1234_5000n, kernelGsBase: 0xffff_8880_0000_1000n } },
+      provoke: provocations(facts),
       progress: (vm) => turns(vm, 0),
       progressOf: (vm, vcpu) => turns(vm, vcpu),
     }

@@ -100,6 +100,20 @@ export interface Libraries {
     pending(handle: number): number
     unmask(handle: number, port: number): number
   }
+  readonly devicemodel: {
+    open(logger: number, flags: number): Address
+    close(handle: number): number
+    inject_event(
+      handle: number,
+      domid: number,
+      vcpu: number,
+      vector: number,
+      type: number,
+      errorCode: number,
+      length: number,
+      extra: bigint,
+    ): number
+  }
   readonly xs: {
     open(flags: number): Address
     close(handle: number): void
@@ -139,6 +153,7 @@ function load(): Libraries {
   const foreign = open(['libxenforeignmemory.so.1', 'libxenforeignmemory.so'])
   const evtchn = open(['libxenevtchn.so.1', 'libxenevtchn.so'])
   const store = open(['libxenstore.so.4', 'libxenstore.so.3.0', 'libxenstore.so'])
+  const model = open(['libxendevicemodel.so.1', 'libxendevicemodel.so'])
   const libc = koffi.load('libc.so.6')
   const xc = (prototype: string) => control.library.func(prototype)
   return {
@@ -210,6 +225,13 @@ function load(): Libraries {
       unbind: evtchn.library.func('int xenevtchn_unbind(uint64 handle, uint32 port)'),
       pending: evtchn.library.func('int xenevtchn_pending(uint64 handle)'),
       unmask: evtchn.library.func('int xenevtchn_unmask(uint64 handle, uint32 port)'),
+    },
+    devicemodel: {
+      open: model.library.func('uint64 xendevicemodel_open(uint64 logger, uint flags)'),
+      close: model.library.func('int xendevicemodel_close(uint64 handle)'),
+      inject_event: model.library.func(
+        'int xendevicemodel_inject_event(uint64 handle, uint16 domid, int vcpu, uint8 vector, uint8 type, uint32 error_code, uint8 length, uint64 extra)',
+      ),
     },
     xs: {
       open: store.library.func('uint64 xs_open(ulong flags)'),
