@@ -1,7 +1,8 @@
-import { PAGE_SIZE } from '@microvmi/core/driver'
+import { MicrovmiError, PAGE_SIZE } from '@microvmi/core/driver'
 import { FLAG, SLOT } from './abi/vm-event.ts'
 import type { Watch } from './libraries.ts'
 import { MonitorRing } from './monitor-ring.ts'
+import type { SessionNote } from './session-note.ts'
 import type { Xen } from './xen.ts'
 import { ERRNO, failed } from './xen-errors.ts'
 
@@ -12,8 +13,6 @@ import { ERRNO, failed } from './xen-errors.ts'
  * disabled (docs/decisions/0006-events-on-xen.md).
  */
 export class Monitor {
-  /** Whether somebody who had monitored the domain has died, and was answered for. */
-  readonly hadPredecessor: boolean
   readonly #xen: Xen
   readonly #domid: number
   readonly #page: number
@@ -21,15 +20,19 @@ export class Monitor {
   readonly #port: number
   readonly #ring: MonitorRing
   readonly #watch: Watch
+  readonly #note: SessionNote
   #hasAnswers = false
 
-  /** @param wake called on the event loop when there may be requests */
-  constructor(xen: Xen, domid: number, vcpus: number, wake: () => void) {
+  /**
+   * @param note by which a predecessor's monitor is known
+   * @param wake called on the event loop when there may be requests
+   */
+  constructor(xen: Xen, domid: number, note: SessionNote, wake: () => void) {
     this.#xen = xen
     this.#domid = domid
-    let ring = enable(xen, domid)
-    this.hadPredecessor = ring === undefined
-    if (ring === undefined) ring = takeOver(xen, domid, vcpus)
+    this.#note = note
+    const ring = enable(xen, domid)
+    if (ring === undefined) throw inUse(domid)
     this.#page = ring.page
     const { evtchn, koffi } = xen.libraries
     this.#ring = ringOf(xen, ring.page)
@@ -42,6 +45,7 @@ export class Monitor {
       disable(xen, domid, this.#page)
       throw error
     }
+    note.write([])
     this.#watch = koffi.node.poll(evtchn.fd(this.#channel), { readable: true }, wake)
     this.#watch.unref()
   }
@@ -86,33 +90,18 @@ export class Monitor {
     evtchn.unbind(this.#channel, this.#port)
     evtchn.close(this.#channel)
     disable(this.#xen, this.#domid, this.#page)
+    this.#note.remove()
   }
 }
 
-/** `undefined` where the monitor is in use. */
-function enable(xen: Xen, domid: number): { page: number; port: number } | undefined {
-  const port = new Uint32Array(1)
-  // libxenctrl takes the ring's page out of the guest's reach (tools/libs/ctrl/xc_vm_event.c).
-  const page = Number(xen.libraries.xc.monitor_enable(xen.handle, domid, port))
-  if (page !== 0) return { page, port: port[0] ?? 0 }
-  const error = failed('xc_monitor_enable', `the monitor of domain ${domid}`)
-  if ((error.cause as { errno: number }).errno === ERRNO.EBUSY) return undefined
-  throw error
-}
-
-function disable(xen: Xen, domid: number, page: number): void {
-  xen.libraries.xc.monitor_disable(xen.handle, domid)
-  xen.libraries.libc.munmap(page, PAGE_SIZE)
-}
-
 /**
- * Xen has one monitor for each domain, and does not tell whose it is. vCPUs that wait for a dead one's answer are freed
- * by one on a new ring; vCPUs that do not wait take it as nothing. The ring is used for that alone.
+ * Frees the vCPUs that wait for a dead session's answer: they go on with one on a new ring, and vCPUs that do not wait
+ * take it as nothing. The ring is used for that alone.
  */
-function takeOver(xen: Xen, domid: number, vcpus: number): { page: number; port: number } {
+export function answerFor(xen: Xen, domid: number, vcpus: number): void {
   xen.libraries.xc.monitor_disable(xen.handle, domid)
   const first = enable(xen, domid)
-  if (!first) throw failed('xc_monitor_enable', `the monitor of domain ${domid} is taken again and again`, ERRNO.EBUSY)
+  if (!first) throw inUse(domid)
   const { evtchn } = xen.libraries
   const ring = ringOf(xen, first.page)
   ring.initialise()
@@ -132,9 +121,30 @@ function takeOver(xen: Xen, domid: number, vcpus: number): { page: number; port:
   if (port >= 0) evtchn.unbind(channel, port)
   if (channel !== 0) evtchn.close(channel)
   disable(xen, domid, first.page)
-  const second = enable(xen, domid)
-  if (second) return second
-  throw failed('xc_monitor_enable', `the monitor of domain ${domid} was taken by another program`, ERRNO.EBUSY)
+}
+
+function inUse(domid: number): MicrovmiError {
+  const advice = 'end the program that has it; if that was killed, xen-access or any program that disables the monitor'
+  return new MicrovmiError(
+    'BUSY',
+    `the monitor of domain ${domid} is in use, and Xen has one for each domain: ${advice}`,
+  )
+}
+
+/** `undefined` where the monitor is in use. */
+function enable(xen: Xen, domid: number): { page: number; port: number } | undefined {
+  const port = new Uint32Array(1)
+  // libxenctrl takes the ring's page out of the guest's reach (tools/libs/ctrl/xc_vm_event.c).
+  const page = Number(xen.libraries.xc.monitor_enable(xen.handle, domid, port))
+  if (page !== 0) return { page, port: port[0] ?? 0 }
+  const error = failed('xc_monitor_enable', `the monitor of domain ${domid}`)
+  if ((error.cause as { errno: number }).errno === ERRNO.EBUSY) return undefined
+  throw error
+}
+
+function disable(xen: Xen, domid: number, page: number): void {
+  xen.libraries.xc.monitor_disable(xen.handle, domid)
+  xen.libraries.libc.munmap(page, PAGE_SIZE)
 }
 
 function ringOf(xen: Xen, page: number): MonitorRing {
