@@ -12,7 +12,8 @@ type Answerable = { readonly vcpu: number; reply(parts?: { [P in 'registers' | '
 
 /** How the lab's guest brings about each kind of event that Xen's monitor shows on AMD. */
 export function provocations({ marks, control }: GuestFacts): Provocations {
-  const count = (vm: AnyVm, name: Count) => vm.memory.readUint64(control + controlPage.vcpus + controlPage.counts[name])
+  const count = (vm: AnyVm, name: Count, vcpu: number) =>
+    vm.memory.readUint64(control + controlPage.vcpus + vcpu * controlPage.vcpuLength + controlPage.counts[name])
   const mark = marks[0]
   if (!mark) throw new Error('the guest told of no process microvmi-marks')
 
