@@ -56,10 +56,6 @@ export const CONTROL_REGISTER = { index: 24, next: 32, old: 40 } as const
 export const MSR = { index: 24, next: 32, old: 40 } as const
 export const DESCRIPTOR = { table: 40, write: 41 } as const
 export const CPUID = { length: 24, leaf: 28, subleaf: 32 } as const
-export const INTERRUPT = { vector: 24, type: 28, errorCode: 32, cr2: 40 } as const
-export const IO = { bytes: 24, port: 28, isIn: 30 } as const
-/** struct vm_event_fast_singlestep. */
-export const FAST_STEP_VIEW = 24
 /** struct vm_event_emul_read_data: the size, then the bytes. */
 export const READ_DATA = { size: 56, bytes: 60 } as const
 /** struct vm_event_emul_insn_data: 16 bytes, all of them to be filled. */
@@ -69,9 +65,6 @@ export const INSTRUCTION_DATA = { bytes: 56, length: 16 } as const
 export const CONTROL_REGISTERS = ['cr0', 'cr3', 'cr4', 'xcr0'] as const
 /** VM_EVENT_DESC_IDTR and its like, from 1 on. */
 export const TABLES = ['idt', 'gdt', 'ldt', 'tr'] as const
-
-/** MEM_ACCESS_*. */
-export const ACCESS = { read: 1, write: 2, execute: 4, virtualAddressValid: 8 } as const
 
 /** The general registers in the order of struct vm_event_regs_x86, from its start, 8 bytes each. */
 const GENERAL = [
