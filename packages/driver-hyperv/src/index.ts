@@ -1,0 +1,6 @@
+/**
+ * Virtual machines of Hyper-V. Importing this registers the drivers.
+ *
+ * @packageDocumentation
+ */
+export { type HypervOptions, hyperv } from './live/driver.ts'
