@@ -1,5 +1,5 @@
 import { bundled, HostRunner, type Place, type TestJob } from '@microvmi/lab-inside'
-import { hyperVLibraries } from './libraries.ts'
+import { liveLibraries } from './live-libraries.ts'
 import { runOnWindows } from './run.ts'
 import { windowsPath } from './wine.ts'
 
@@ -11,7 +11,7 @@ export default class WindowsRunner extends HostRunner {
 }
 
 async function run({ file, environment, result, signal }: TestJob): Promise<number> {
-  const [module, libraries] = await Promise.all([bundled(file), hyperVLibraries()])
+  const [module, libraries] = await Promise.all([bundled(file), liveLibraries()])
   const { status, output } = await runOnWindows({
     module,
     environment: { ...environment, MICROVMI_WINDOWS_LIBRARIES: windowsPath(libraries) },

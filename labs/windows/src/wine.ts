@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
-import { copyFileSync, mkdirSync, renameSync, rmSync, symlinkSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { LabUnavailable, once, unpacked } from '@microvmi/lab-debian'
 
@@ -79,7 +79,8 @@ async function arrange(debian: string, directory: string): Promise<void> {
 
 /** Node and koffi for Windows: npm installs on Linux what is for Linux. */
 function nodeModules(): Promise<string> {
-  const { version } = createRequire(import.meta.url)('koffi/package.json') as { version: string }
+  const koffi = dirname(createRequire(import.meta.url).resolve('koffi'))
+  const { version } = JSON.parse(readFileSync(join(koffi, 'package.json'), 'utf8')) as { version: string }
   return once(`node-windows-${NODE.split('@')[1]}-koffi-${version}`, async (directory) => {
     const packages: readonly (readonly [string, string])[] = [
       [NODE, 'node'],

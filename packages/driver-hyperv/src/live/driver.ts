@@ -2,9 +2,10 @@ import { release } from 'node:os'
 import { badArgument, type Driver, defineDriver, MicrovmiError, register } from '@microvmi/core/driver'
 import { checkPlatform } from '../native.ts'
 import { checkFree, HypervBackend, POSSIBLE, PROMISES } from './backend.ts'
+import { normalId } from './guid.ts'
 import { type HostVm, hostVms } from './host-vms.ts'
 import { chosen, mergedListings } from './listings.ts'
-import type { PartitionSource, Way } from './partition.ts'
+import type { PartitionName, PartitionSource, Way } from './partition.ts'
 import { firstWorking, type SourceOptions } from './sources.ts'
 
 /** What can be set when a partition is opened. */
@@ -68,7 +69,7 @@ export const hyperv: Driver<HypervOptions, (typeof PROMISES)[number], (typeof PO
         throw badArgument(`way is hvlib or vid, not '${String(way)}'`)
       }
       const { source, partitions } = firstWorking(options, way, timeout)
-      const host = await namesOf(partitions, timeout)
+      const host = await namesOf(vm, partitions, timeout)
       if (signal?.aborted) throw new MicrovmiError('ABORTED', 'opening was aborted')
       return opened(source, chosen(vm, partitions, host))
     },
@@ -78,12 +79,13 @@ export const hyperv: Driver<HypervOptions, (typeof PROMISES)[number], (typeof PO
 /** Milliseconds. */
 const PROBE_TIMEOUT = 5000
 
-/** The host's names, where the library does not tell them. */
-async function namesOf(partitions: readonly { readonly name: string }[], timeout: number): Promise<readonly HostVm[]> {
-  return partitions.every(({ name }) => name !== '') ? [] : hostVms(timeout * HOST_SHARE)
+/** The host's names, where the library does not tell them and the VM is not asked for by id. */
+async function namesOf(vm: string, partitions: readonly PartitionName[], timeout: number): Promise<readonly HostVm[]> {
+  const isNamed = partitions.every(({ name }) => name !== '')
+  return isNamed || partitions.some(({ id }) => id === normalId(vm)) ? [] : hostVms(timeout * HOST_SHARE)
 }
 
-function opened(source: PartitionSource, partition: ReturnType<typeof chosen>): HypervBackend {
+function opened(source: PartitionSource, partition: PartitionName): HypervBackend {
   checkFree(partition)
   return new HypervBackend(source.open(partition), source.way, release())
 }

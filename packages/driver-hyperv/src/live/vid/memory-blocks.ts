@@ -1,12 +1,14 @@
-import { MicrovmiError } from '@microvmi/core/driver'
+import { type MemoryLayout, MicrovmiError } from '@microvmi/core/driver'
 
 const PAGE = 4096
 
 /** A memory block of a partition. */
 export interface MemoryBlock {
   readonly handle: number
-  /** Pages that it has, mapped or not. */
+  /** Pages that it has, there or not. */
   readonly pages: number
+  /** Pages that are there: less where the host has taken some back (dynamic memory). */
+  readonly valid: number
 }
 
 /** The least RAM of a VM, 32 MiB: smaller blocks hold video memory and firmware (Set-VMMemory, MinimumBytes). */
@@ -29,6 +31,15 @@ export function ramBlock(blocks: readonly MemoryBlock[]): MemoryBlock {
     'UNSUPPORTED',
     'the RAM of this VM is in several blocks, or goes beyond the gap for devices below 4 GiB: vid.dll does not tell ' +
       'where it lies then. Use hvlib.dll, or give the VM less than 3.8 GiB',
+  )
+}
+
+/** Where a VM's memory is, when its RAM is one block. */
+export function layoutOf({ pages, valid }: MemoryBlock): MemoryLayout | string {
+  if (valid === pages) return { generation: 0, ranges: [{ start: 0, length: pages * PAGE, kind: 'ram' }] }
+  return (
+    'the host has taken memory back from this VM, and vid.dll does not tell which pages: turn dynamic memory off ' +
+    '(Set-VMMemory -DynamicMemoryEnabled $false)'
   )
 }
 

@@ -6,7 +6,7 @@ import type { LivePartition } from '../partition.ts'
 import { isSuspended, setSuspended } from '../suspended-vcpu.ts'
 import { countVcpus } from '../vcpus.ts'
 import { failed } from './failed.ts'
-import { type MemoryBlock, pageCount, ramBlock } from './memory-blocks.ts'
+import { layoutOf, type MemoryBlock, pageCount, ramBlock } from './memory-blocks.ts'
 import type { VidCalls } from './native.ts'
 import { closeHandle, type Handle, hasEnded } from './windows.ts'
 
@@ -37,7 +37,7 @@ export class VidPartition implements LivePartition {
   readonly id: string
   readonly vcpuCount: number
   readonly details: Readonly<Record<string, Detail>>
-  readonly layout: MemoryLayout
+  readonly layout: MemoryLayout | string
   readonly #calls: VidCalls
   readonly #partition: Handle
   readonly #worker: Handle
@@ -55,7 +55,7 @@ export class VidPartition implements LivePartition {
     this.#worker = worker
     this.#timeout = timeout
     this.#ram = ramBlock(this.#blocks())
-    this.layout = { generation: 0, ranges: [{ start: 0, length: this.#ram.pages * PAGE, kind: 'ram' }] }
+    this.layout = layoutOf(this.#ram)
     this.vcpuCount = countVcpus((vcpu, names, values) => this.#read(vcpu, names, values))
     this.details = { library: path, memory: `memory block ${this.#ram.handle}`, pause: 'suspend registers' }
   }
@@ -177,7 +177,7 @@ export class VidPartition implements LivePartition {
     let error = 0
     for (let handle = 1; handle <= GREATEST_BLOCK; handle += 1) {
       if (this.#calls.VidQueryMemoryBlockMbpCount(this.#partition, handle, total, valid) === 0) error ||= lastError()
-      else blocks.push({ handle, pages: pageCount(total[0] ?? 0n) })
+      else blocks.push({ handle, pages: pageCount(total[0] ?? 0n), valid: pageCount(valid[0] ?? 0n) })
     }
     if (blocks.length === 0) throw failed('VidQueryMemoryBlockMbpCount', error)
     return blocks
