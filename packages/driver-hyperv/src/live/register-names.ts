@@ -1,7 +1,7 @@
 import type { RegisterName } from '@microvmi/core/driver'
 
 /** What an HV_REGISTER_VALUE holds. */
-export type ValueForm = 'integer' | 'segment' | 'table'
+type ValueForm = 'integer' | 'segment' | 'table'
 
 /** A register as HV_REGISTER_NAME numbers it, and the form of its value. */
 export interface HypervisorRegister {

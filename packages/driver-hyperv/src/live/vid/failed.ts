@@ -4,7 +4,7 @@ import { win32Error } from '../../errors.ts'
 
 /** winerror.h: what vid.sys says to a process that it does not serve. */
 const ERROR_INVALID_FUNCTION = 1
-const ERROR_ACCESS_DENIED = 5
+export const ERROR_ACCESS_DENIED = 5
 const ERROR_NOT_SUPPORTED = 50
 
 /** The error for a call of vid.dll that failed. */

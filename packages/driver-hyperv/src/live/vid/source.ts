@@ -3,6 +3,7 @@ import { win32Error } from '../../errors.ts'
 import { lastError } from '../../native.ts'
 import { guidIn } from '../guid.ts'
 import type { PartitionName, PartitionSource } from '../partition.ts'
+import { ERROR_ACCESS_DENIED, failed } from './failed.ts'
 import { handlesOf } from './handle-table.ts'
 import { type VidCalls, vidAt } from './native.ts'
 import { VidPartition } from './partition.ts'
@@ -13,6 +14,7 @@ import {
   enableDebugPrivilege,
   type Handle,
   handleTable,
+  hasEnded,
   openWorker,
   processesNamed,
 } from './windows.ts'
@@ -65,7 +67,10 @@ export class VidSource implements PartitionSource {
     }
   }
 
-  /** All partitions that worker processes hold. Throws `DENIED` where none of the workers lets itself be opened. */
+  /**
+   * All partitions that worker processes hold. Throws `DENIED` where none of the workers lets itself be opened,
+   * `UNSUPPORTED` where none of their handles is a partition's to this process.
+   */
   #find(): Found[] {
     enableDebugPrivilege()
     const pids = processesNamed(WORKER)
@@ -86,6 +91,8 @@ export class VidSource implements PartitionSource {
         // One worker, one partition.
         workers.delete(pid)
       }
+      const isRefused = found.length === 0 && [...workers.values()].some((worker) => !hasEnded(worker))
+      if (isRefused) throw failed('VidGetHvPartitionId', ERROR_ACCESS_DENIED)
       return found
     } catch (error) {
       for (const { partition, worker } of found) closeAll(partition, worker)
