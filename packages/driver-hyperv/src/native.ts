@@ -89,6 +89,7 @@ let kernel32: { readonly [Name in keyof typeof KERNEL32]: Call } | undefined
 /** winbase.h, errhandlingapi.h. */
 const KERNEL32 = {
   GetLastError: 'uint32 GetLastError()',
+  SetLastError: 'void SetLastError(uint32 error)',
   LocalFree: 'intptr LocalFree(intptr memory)',
 } as const
 
@@ -100,6 +101,11 @@ function kernel() {
 /** The calling thread's last Win32 error. */
 export function lastError(): number {
   return Number(kernel().GetLastError())
+}
+
+/** Before a call that leaves an error only sometimes: what an earlier call left is not its reason. */
+export function clearLastError(): void {
+  kernel().SetLastError(0)
 }
 
 /** The most characters that a text of a library may have: a Windows path's limit (winnt.h, UNICODE_STRING_MAX_CHARS). */

@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process'
 import { win32 } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import type { VmListing } from '@microvmi/core/driver'
 import { guidIn } from './guid.ts'
@@ -24,6 +25,9 @@ const SCRIPT = [
 /** The most that is taken of its answer: a thousand VMs with the longest names fit. */
 const LONGEST_ANSWER = 4 * 2 ** 20
 
+/** Milliseconds from its end by force to its output's. */
+const GRACE = 200
+
 /** Microsoft.HyperV.PowerShell.VMState; transitions and critical states are `unknown`. */
 const STATES: Readonly<Record<string, VmListing['state']>> = {
   Running: 'running',
@@ -41,15 +45,27 @@ export async function hostVms(timeout: number): Promise<readonly HostVm[]> {
   if (root === undefined || timeout <= 0) return []
   const program = win32.join(root, 'System32', 'WindowsPowerShell', 'v1.0', 'powershell.exe')
   const script = Buffer.from(SCRIPT, 'utf16le').toString('base64')
+  const answer = run(program, ['-NoProfile', '-NonInteractive', '-EncodedCommand', script], {
+    ...{ timeout, maxBuffer: LONGEST_ANSWER, windowsHide: true },
+  })
+  const late = new AbortController()
   try {
-    const { stdout } = await run(program, ['-NoProfile', '-NonInteractive', '-EncodedCommand', script], {
-      ...{ timeout, maxBuffer: LONGEST_ANSWER, windowsHide: true },
-    })
+    const { stdout } = await Promise.race([answer, after(timeout + GRACE, late.signal)])
     return parseHostVms(stdout)
   } catch {
     // Whatever keeps it from answering (no PowerShell, no module, no rights, no time): the libraries list by themselves.
     return []
+  } finally {
+    late.abort()
+    // What it started and left behind may hold its output: that must not keep this process up.
+    answer.child.stdout?.destroy()
+    answer.child.stderr?.destroy()
   }
+}
+
+async function after(milliseconds: number, signal: AbortSignal): Promise<never> {
+  await setTimeout(milliseconds, undefined, { signal })
+  throw new Error('PowerShell does not end')
 }
 
 /** Reads the script's answer; what is not as it should be is left out. */

@@ -11,6 +11,8 @@ export class LiveMemory implements MemoryBackend {
   readonly layout?: () => MemoryLayout
   readonly #partition: LivePartition
   readonly #pages = new Uint8Array(CHUNK * PAGE)
+  /** By how many pages: their beginning of `#pages`. */
+  readonly #views = Array.from({ length: CHUNK + 1 }, (_, pages) => this.#pages.subarray(0, pages * PAGE))
 
   constructor(partition: LivePartition) {
     this.#partition = partition
@@ -26,7 +28,7 @@ export class LiveMemory implements MemoryBackend {
       const pages = Math.min(CHUNK, Math.ceil((skipped + into.length - done) / PAGE))
       const readable = this.#readPages(page, pages)
       const usable = Math.min(readable * PAGE - skipped, into.length - done)
-      if (usable > 0) into.set(this.#pages.subarray(skipped, skipped + usable), done)
+      copy(this.#pages, skipped, usable, into, done)
       if (readable < pages) return done + Math.max(0, usable)
       done += usable
     }
@@ -53,11 +55,20 @@ export class LiveMemory implements MemoryBackend {
 
   /** Reads pages to the beginning of `#pages`; how many, counted from the first, there are. */
   #readPages(page: number, pages: number): number {
-    if (this.#partition.readPages(page, this.#pages.subarray(0, pages * PAGE))) return pages
+    const view = this.#views[pages]
+    if (view !== undefined && this.#partition.readPages(page, view)) return pages
     if (pages === 1) return 0
     for (let index = 0; index < pages; index += 1) {
       if (!this.#partition.readPages(page + index, this.#pages.subarray(index * PAGE, (index + 1) * PAGE))) return index
     }
     return pages
   }
+}
+
+/** A loop is faster than a view for the few bytes of most reads. */
+const FEW = 64
+
+function copy(from: Uint8Array, start: number, length: number, into: Uint8Array, at: number): void {
+  if (length > FEW) into.set(from.subarray(start, start + length), at)
+  else for (let index = 0; index < length; index += 1) into[at + index] = from[start + index] ?? 0
 }

@@ -53,10 +53,11 @@ export function hvlibAt(path: string): { readonly path: string; readonly calls: 
 }
 
 function bound(path: string) {
+  const library = new Library(path, WHERE_FROM)
   try {
-    return new Library(path, WHERE_FROM).bind(REQUIRED)
+    return library.bind(REQUIRED)
   } catch (error) {
-    if (!(error instanceof MicrovmiError) || !error.message.includes('does not export')) throw error
-    throw new MicrovmiError('DRIVER_UNAVAILABLE', `${error.message}. ${WHERE_FROM}`, { cause: error.cause })
+    if (!(error instanceof MicrovmiError)) throw error
+    throw new MicrovmiError(error.code, `${error.message}. ${WHERE_FROM}`, { cause: error.cause })
   }
 }

@@ -1,6 +1,6 @@
 import { type Detail, MicrovmiError } from '@microvmi/core/driver'
 import { win32Error } from '../../errors.ts'
-import { lastError } from '../../native.ts'
+import { clearLastError, lastError } from '../../native.ts'
 import { VALUE_SIZE } from '../../register-layout.ts'
 import { waitUntil } from '../deadline.ts'
 import type { LivePartition } from '../partition.ts'
@@ -87,6 +87,7 @@ export class HvlibPartition implements LivePartition {
 
   write(address: number, from: Uint8Array): void {
     const { SdkWritePhysicalMemory } = this.#calls
+    clearLastError()
     if (SdkWritePhysicalMemory(this.#handle, address, from.length, from, this.#writeMethod) !== 0) return
     this.#fail('SdkWritePhysicalMemory')
   }
@@ -100,6 +101,7 @@ export class HvlibPartition implements LivePartition {
   writeRegisters(vcpu: number, names: Uint32Array, values: Uint8Array): void {
     for (const [index, name] of names.entries()) {
       this.#value.set(values.subarray(index * VALUE_SIZE, (index + 1) * VALUE_SIZE))
+      clearLastError()
       if (this.#calls.SdkWriteVpRegister(this.#handle, vcpu, VTL0, name, this.#value) === 0) {
         this.#fail('SdkWriteVpRegister')
       }
@@ -131,6 +133,7 @@ export class HvlibPartition implements LivePartition {
   #control(what: 'suspend' | 'resume', action: number): void {
     const { SdkControlVmState } = this.#calls
     const manageWorker = this.#data(INFORMATION.isNeedVmwpSuspend) === 0 ? 0 : 1
+    clearLastError()
     if (SdkControlVmState(this.#handle, action, this.#suspendMethod, manageWorker) === 0)
       this.#fail('SdkControlVmState')
     const wanted = action === SUSPEND_VM

@@ -1,5 +1,5 @@
 import { MicrovmiError } from '@microvmi/core/driver'
-import { lastError, wideText, words } from '../../native.ts'
+import { clearLastError, lastError, wideText, words } from '../../native.ts'
 import { guidIn } from '../guid.ts'
 import type { PartitionName, PartitionSource } from '../partition.ts'
 import { HvlibConfig } from './config.ts'
@@ -24,12 +24,14 @@ export class HvlibSource implements PartitionSource {
     const { calls } = hvlibAt(path)
     this.#path = path
     this.#calls = calls
+    clearLastError()
     if (calls.SdkGetDefaultConfig(this.#config.bytes) === 0) throw failed('SdkGetDefaultConfig', lastError())
     this.#config.leaveGuestRunning()
   }
 
   list(): HvlibEntry[] {
     const count = new BigUint64Array(1)
+    clearLastError()
     const address = BigInt(this.#calls.SdkEnumPartitions(count, this.#config.bytes))
     const partitions = count[0] ?? 0n
     if (address === 0n) {
@@ -46,6 +48,7 @@ export class HvlibSource implements PartitionSource {
   open({ id, name }: PartitionName): HvlibPartition {
     const entry = this.list().find((candidate) => candidate.id === id && candidate.name === name)
     if (!entry) throw new MicrovmiError('VM_GONE', `the partition '${name}' (${id}) has ended meanwhile`)
+    clearLastError()
     if (this.#calls.SdkSelectPartition(entry.handle) === 0) throw failed('SdkSelectPartition', lastError())
     try {
       return new HvlibPartition({
