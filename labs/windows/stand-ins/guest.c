@@ -17,6 +17,9 @@ static const struct {
   uint32_t first, count;
 } register_runs[] = {{0x20000, 18}, {0x40000, 5}, {0x50000, 6}, {0x60000, 8}, {0x70000, 2}, {0x80000, 12}};
 
+/* Its bit 1 is always set. */
+#define RFLAGS 0x20011
+
 static void put(struct guest_register *slot, uint32_t name, uint64_t low, uint64_t high) {
   slot->name = name;
   slot->is_known = 1;
@@ -24,7 +27,7 @@ static void put(struct guest_register *slot, uint32_t name, uint64_t low, uint64
   memcpy(slot->value + 8, &high, 8);
 }
 
-/* Register number n of a vCPU v holds (v + 1) << 32 | n; a segment also has limit, selector and attributes. */
+/* Register number n of a vCPU v holds (v + 1) << 32 | n, but for rflags; a segment also has limit, selector and attributes. */
 static void fill_registers(struct guest *guest, uint32_t vcpu) {
   uint32_t slot = 0;
   for (size_t run = 0; run < sizeof register_runs / sizeof *register_runs; run += 1) {
@@ -32,6 +35,7 @@ static void fill_registers(struct guest *guest, uint32_t vcpu) {
       uint32_t name = register_runs[run].first + index;
       uint64_t low = (uint64_t)(vcpu + 1) << 32 | name;
       uint64_t high = 0;
+      if (name == RFLAGS) low = 0x202;
       if (name >> 16 == 6) high = 0xa09bULL << 48 | (uint64_t)(8 * index) << 32 | 0xffffffffULL;
       /* The limit is in the low half's last word, the base in the high half. */
       if (name >> 16 == 7) high = low, low = 0x0fffULL << 48;

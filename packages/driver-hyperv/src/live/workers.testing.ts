@@ -26,6 +26,8 @@ const SOME_GUID = '6f1dd8c4-0a52-4d9e-8f5b-3d0c9a7e1'
 /** A worker process that holds a guest, as labs/windows/stand-ins/worker.c makes it. */
 export class Worker {
   readonly guid: string
+  /** The hypervisor's number of it, as the driver writes it: what it is called where no GUID is told (Wine, vid.dll). */
+  readonly partitionId: string
   readonly name: string
   readonly vcpus: number
   /** Bytes. */
@@ -35,6 +37,7 @@ export class Worker {
 
   constructor({ index, name, vcpus = 2, mebibytes = 34, hole = 0 }: WorkerOptions) {
     this.guid = `${SOME_GUID}${String(index).padStart(3, '0')}`
+    this.partitionId = `0x${(index + 2).toString(16)}`
     this.name = name
     this.vcpus = vcpus
     this.end = mebibytes * 2 ** 20

@@ -64,8 +64,8 @@ export class VidPartition implements LivePartition {
     this.#readsLeft -= 1
     if (this.#readsLeft <= 0) this.#look()
     const pages = into.length / PAGE
-    if (page + pages > this.#ram.pages) return false
-    if (this.#calls.VidReadMemoryBlockPageRange(...this.#range(page, into)) !== 0) return true
+    const isWithin = page + pages <= this.#ram.pages
+    if (isWithin && this.#calls.VidReadMemoryBlockPageRange(...this.#range(page, into)) !== 0) return true
     this.#look()
     return false
   }

@@ -92,7 +92,7 @@ export class VidSource implements PartitionSource {
         workers.delete(pid)
       }
       const isRefused = found.length === 0 && [...workers.values()].some((worker) => !hasEnded(worker))
-      if (isRefused) throw failed('VidGetHvPartitionId', ERROR_ACCESS_DENIED)
+      if (isRefused) throw noneOpens()
       return found
     } catch (error) {
       for (const { partition, worker } of found) closeAll(partition, worker)
@@ -125,6 +125,12 @@ export class VidSource implements PartitionSource {
     const end = name.indexOf(0)
     return String.fromCharCode(...name.subarray(0, end < 0 ? NAME_CHARACTERS : end))
   }
+}
+
+/** A worker that has just started has no partition yet: Windows answers no differently then. */
+function noneOpens(): MicrovmiError {
+  const { code, message, cause } = failed('VidGetHvPartitionId', ERROR_ACCESS_DENIED)
+  return new MicrovmiError(code, `${message}. Or try again, if the VM was just started`, { cause })
 }
 
 function closeAll(...handles: readonly Handle[]): void {
