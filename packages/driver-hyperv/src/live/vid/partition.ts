@@ -18,9 +18,6 @@ const GREATEST_BLOCK = 0x4ff
 /** Registers of one call. */
 const BATCH = 32
 
-/** Reads between two looks whether the worker process is still there. */
-const READS_PER_LOOK = 256
-
 interface Opened {
   readonly calls: VidCalls
   readonly partition: Handle
@@ -43,7 +40,6 @@ export class VidPartition implements LivePartition {
   readonly #worker: Handle
   readonly #timeout: number
   readonly #ram: MemoryBlock
-  #readsLeft = READS_PER_LOOK
   #isClosed = false
 
   /** @param opened with handles that are this object's once it is made */
@@ -61,12 +57,10 @@ export class VidPartition implements LivePartition {
   }
 
   readPages(page: number, into: Uint8Array): boolean {
-    this.#readsLeft -= 1
-    if (this.#readsLeft <= 0) this.#look()
+    this.#look()
     const pages = into.length / PAGE
     const isWithin = page + pages <= this.#ram.pages
     if (isWithin && this.#calls.VidReadMemoryBlockPageRange(...this.#range(page, into)) !== 0) return true
-    this.#look()
     return false
   }
 
@@ -185,7 +179,6 @@ export class VidPartition implements LivePartition {
 
   /** Throws `VM_GONE` when the worker process has ended: our handle would keep the partition as it was. */
   #look(): void {
-    this.#readsLeft = READS_PER_LOOK
     if (hasEnded(this.#worker)) throw new MicrovmiError('VM_GONE', `the VM '${this.name || this.id}' has ended`)
   }
 
