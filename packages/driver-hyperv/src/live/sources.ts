@@ -1,7 +1,7 @@
 import { MicrovmiError } from '@microvmi/core/driver'
+import { libraryPath, places, systemLibraryPath } from '../library-path.ts'
 import { WHERE_FROM } from './hvlib/native.ts'
 import { HvlibSource } from './hvlib/source.ts'
-import { libraryPath, places, systemLibraryPath } from './library-path.ts'
 import type { PartitionName, PartitionSource, Way } from './partition.ts'
 import { VidSource } from './vid/source.ts'
 
