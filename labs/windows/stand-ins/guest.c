@@ -17,8 +17,15 @@ static const struct {
   uint32_t first, count;
 } register_runs[] = {{0x20000, 18}, {0x40000, 5}, {0x50000, 6}, {0x60000, 8}, {0x70000, 2}, {0x80000, 12}};
 
-/* Its bit 1 is always set. */
-#define RFLAGS 0x20011
+/* What a vCPU in long mode holds: rflags, CR0, CR3 (a page of its own), CR4, EFER. */
+static const struct {
+  uint32_t name;
+  uint64_t value, per_vcpu;
+} long_mode[] = {{0x20011, 0x202, 0},
+                 {0x40000, 0x80050033, 0},
+                 {0x40002, 0x100000, 0x1000},
+                 {0x40003, 0x6f8, 0},
+                 {0x80001, 0xd01, 0}};
 
 static void put(struct guest_register *slot, uint32_t name, uint64_t low, uint64_t high) {
   slot->name = name;
@@ -27,7 +34,7 @@ static void put(struct guest_register *slot, uint32_t name, uint64_t low, uint64
   memcpy(slot->value + 8, &high, 8);
 }
 
-/* Register number n of a vCPU v holds (v + 1) << 32 | n, but for rflags; a segment also has limit, selector and attributes. */
+/* Register number n of a vCPU v holds (v + 1) << 32 | n, but for those of long_mode; a segment also has limit, selector and attributes. */
 static void fill_registers(struct guest *guest, uint32_t vcpu) {
   uint32_t slot = 0;
   for (size_t run = 0; run < sizeof register_runs / sizeof *register_runs; run += 1) {
@@ -35,7 +42,9 @@ static void fill_registers(struct guest *guest, uint32_t vcpu) {
       uint32_t name = register_runs[run].first + index;
       uint64_t low = (uint64_t)(vcpu + 1) << 32 | name;
       uint64_t high = 0;
-      if (name == RFLAGS) low = 0x202;
+      for (size_t known = 0; known < sizeof long_mode / sizeof *long_mode; known += 1) {
+        if (name == long_mode[known].name) low = long_mode[known].value + vcpu * long_mode[known].per_vcpu;
+      }
       if (name >> 16 == 6) high = 0xa09bULL << 48 | (uint64_t)(8 * index) << 32 | 0xffffffffULL;
       /* The limit is in the low half's last word, the base in the high half. */
       if (name >> 16 == 7) high = low, low = 0x0fffULL << 48;

@@ -40,6 +40,9 @@ export class HypervBackend implements BackendWith<(typeof PROMISES)[number]> {
     this.vcpuCount = partition.vcpuCount
     this.details = { way: `${way}.dll`, ...partition.details }
     try {
+      const layout = partition.layout()
+      this.capabilities = [...PROMISES, ...(typeof layout === 'string' ? [] : POSSIBLE)]
+      this.lacks = { ...LACKS, ...(typeof layout === 'string' ? { 'memory.regions': layout } : {}) }
       this.memory = new LiveMemory(partition)
       this.registers = new LiveRegisters(partition)
     } catch (error) {
@@ -47,9 +50,6 @@ export class HypervBackend implements BackendWith<(typeof PROMISES)[number]> {
       throw error
     }
     this.running = new LiveRunState(partition)
-    const { layout } = partition
-    this.capabilities = [...PROMISES, ...(typeof layout === 'string' ? [] : POSSIBLE)]
-    this.lacks = { ...LACKS, ...(typeof layout === 'string' ? { 'memory.regions': layout } : {}) }
     open.add(this.id)
   }
 

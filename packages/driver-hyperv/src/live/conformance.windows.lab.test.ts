@@ -8,7 +8,7 @@ import { counterOf, libraries, startedWorker, type Worker } from './workers.test
 const numberOf = new Map(REGISTERS.map(({ register: name, name: number }) => [name, number]))
 
 /** What labs/windows/stand-ins/guest.c puts into an integer register. */
-function integer(register: 'rax' | 'rip' | 'cr3' | 'efer' | 'lstar', vcpu: number): bigint {
+function integer(register: 'rax' | 'rip' | 'cr2' | 'lstar', vcpu: number): bigint {
   return (BigInt(vcpu + 1) << 32n) | BigInt(numberOf.get(register) ?? 0)
 }
 
@@ -72,8 +72,12 @@ function guestOf(worker: Worker, vm: string, options: object): Guest {
       known: (vcpu) => ({
         rax: integer('rax', vcpu),
         rip: integer('rip', vcpu),
-        cr3: integer('cr3', vcpu),
-        efer: integer('efer', vcpu),
+        rflags: 0x202n,
+        cr0: 0x8005_0033n,
+        cr2: integer('cr2', vcpu),
+        cr3: 0x10_0000n + BigInt(vcpu) * 0x1000n,
+        cr4: 0x6f8n,
+        efer: 0xd01n,
         lstar: integer('lstar', vcpu),
         cs: { selector: 8, base: (BigInt(vcpu + 1) << 32n) | 0x6_0001n, limit: 0xffff_ffff, attributes: 0xa09b },
         gdt: { base: (BigInt(vcpu + 1) << 32n) | 0x7_0001n, limit: 0xfff },

@@ -16,8 +16,12 @@ export class LiveMemory implements MemoryBackend {
 
   constructor(partition: LivePartition) {
     this.#partition = partition
-    const { layout } = partition
-    if (typeof layout !== 'string') this.layout = () => layout
+    const layout = partition.layout()
+    if (typeof layout === 'string') return
+    this.layout = () => {
+      const now = partition.layout()
+      return typeof now === 'string' ? layout : now
+    }
   }
 
   read(address: number, into: Uint8Array): number {

@@ -11,7 +11,6 @@ export class FakePartition implements LivePartition {
   readonly id = '0x1'
   readonly vcpuCount = 2
   readonly details = {}
-  readonly layout: LivePartition['layout'] = 'a fake does not tell'
   readonly holes: ReadonlySet<number>
   /** By vCPU, then by name. */
   readonly registers: readonly Map<number, Uint8Array>[]
@@ -29,6 +28,10 @@ export class FakePartition implements LivePartition {
       const all = REGISTERS.map(({ name }, index) => [name, integerValue(BigInt((vcpu + 1) * (index + 1)))] as const)
       return new Map([...all, [EXPLICIT_SUSPEND, new Uint8Array(VALUE_SIZE)]])
     })
+  }
+
+  layout(): ReturnType<LivePartition['layout']> {
+    return 'a fake does not tell'
   }
 
   readPages(page: number, into: Uint8Array): boolean {

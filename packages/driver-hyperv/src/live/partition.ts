@@ -28,8 +28,8 @@ export interface LivePartition extends PartitionName {
   readonly vcpuCount: number
   /** What to show of how it is reached. */
   readonly details: Readonly<Record<string, Detail>>
-  /** Where it has memory, where the library tells; else why not. */
-  readonly layout: MemoryLayout | string
+  /** Where it has memory, where the library tells; else why not. Always the one or always the other. */
+  layout(): MemoryLayout | string
   /** Whole pages: fills `into` and returns `true`, or `false` where a page of the range is not memory of the guest. */
   readPages(page: number, into: Uint8Array): boolean
   /** Writes any bytes; all of the range is known to be memory. */

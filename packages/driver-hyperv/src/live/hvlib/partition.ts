@@ -43,9 +43,6 @@ export class HvlibPartition implements LivePartition {
   readonly id: string
   readonly vcpuCount: number
   readonly details: Readonly<Record<string, Detail>>
-  readonly layout =
-    'hvlib.dll tells where memory ends, but not where its holes are: read what you know to be there, or save the VM ' +
-    'and open its state with the driver hypervSaved'
   readonly #calls: HvlibCalls
   readonly #handle: bigint
   readonly #isListed: () => boolean
@@ -74,6 +71,13 @@ export class HvlibPartition implements LivePartition {
       memory: READ_METHODS[this.#readMethod] ?? '',
       pause: SUSPEND_METHODS[this.#suspendMethod] ?? '',
     }
+  }
+
+  layout(): string {
+    return (
+      'hvlib.dll tells where memory ends, but not where its holes are: read what you know to be there, or save the VM ' +
+      'and open its state with the driver hypervSaved'
+    )
   }
 
   readPages(page: number, into: Uint8Array): boolean {

@@ -34,12 +34,12 @@ export class VidPartition implements LivePartition {
   readonly id: string
   readonly vcpuCount: number
   readonly details: Readonly<Record<string, Detail>>
-  readonly layout: MemoryLayout | string
   readonly #calls: VidCalls
   readonly #partition: Handle
   readonly #worker: Handle
   readonly #timeout: number
   readonly #ram: MemoryBlock
+  readonly #layout: MemoryLayout | string
   #isClosed = false
 
   /** @param opened with handles that are this object's once it is made */
@@ -51,17 +51,21 @@ export class VidPartition implements LivePartition {
     this.#worker = worker
     this.#timeout = timeout
     this.#ram = ramBlock(this.#blocks())
-    this.layout = layoutOf(this.#ram)
+    this.#layout = layoutOf(this.#ram)
     this.vcpuCount = countVcpus((vcpu, names, values) => this.#read(vcpu, names, values))
     this.details = { library: path, memory: `memory block ${this.#ram.handle}`, pause: 'suspend registers' }
+  }
+
+  layout(): MemoryLayout | string {
+    this.#look()
+    return this.#layout
   }
 
   readPages(page: number, into: Uint8Array): boolean {
     this.#look()
     const pages = into.length / PAGE
     const isWithin = page + pages <= this.#ram.pages
-    if (isWithin && this.#calls.VidReadMemoryBlockPageRange(...this.#range(page, into)) !== 0) return true
-    return false
+    return isWithin && this.#calls.VidReadMemoryBlockPageRange(...this.#range(page, into)) !== 0
   }
 
   write(address: number, from: Uint8Array): void {
