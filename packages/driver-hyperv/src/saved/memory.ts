@@ -34,13 +34,13 @@ export class SavedMemory implements MemoryBackend {
   }
 
   /** By address: pages that the file keeps together are unpacked once, whatever their order. */
-  readMany(reads: readonly ScatteredRead[], failed: (index: number, address: number) => void): void {
+  readMany(reads: readonly ScatteredRead[], missing: (index: number, address: number) => void): void {
     const order = reads.map(({ address, into }, index) => ({ address, into, index }))
     order.sort((one, other) => one.address - other.address)
     for (const { address, into, index } of order) {
       if (into.length === 0) continue
       const read = this.read(address, into)
-      if (read < into.length) failed(index, address + read)
+      if (read < into.length) missing(index, address + read)
     }
   }
 
