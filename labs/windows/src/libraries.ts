@@ -10,6 +10,10 @@ const TARGETS: readonly Target[] = [
   { name: 'vid.dll', sources: ['vid.c', 'guest.c'] },
   { name: 'nameless/vid.dll', sources: ['vid.c', 'guest.c'], flags: ['-DWITHOUT_NAMES'] },
   { name: 'vmwp.exe', sources: ['worker.c', 'guest.c'] },
+  { name: 'lab.dll', sources: ['lab.c'] },
+  { name: 'VmSavedStateDumpProvider.dll', sources: ['saved-state.c'] },
+  { name: '17763/VmSavedStateDumpProvider.dll', sources: ['saved-state.c'], flags: ['-DOLD_SDK'] },
+  { name: 'lacking/VmSavedStateDumpProvider.dll', sources: ['saved-state.c'], flags: ['-DLACKING'] },
 ]
 
 /** The directory of the libraries and programs that stand in for Windows' own. */

@@ -60,6 +60,8 @@ function environmentOf(debian: string, prefix: string): Record<string, string> {
     WINEPREFIX: prefix,
     WINEARCH: 'win64',
     WINEDEBUG: '-all',
+    // The names of files here are UTF-8, whatever the language of who runs the tests.
+    LC_ALL: 'C.UTF-8',
     // Neither .NET nor a browser: their installers would ask for them.
     WINEDLLOVERRIDES: 'mscoree,mshtml=',
     // Debian builds zlib as a Windows library of its own.

@@ -4,3 +4,4 @@
  * @packageDocumentation
  */
 export { type HypervOptions, hyperv } from './live/driver.ts'
+export { type HypervSavedOptions, hypervSaved } from './saved/driver.ts'
