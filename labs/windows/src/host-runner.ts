@@ -1,5 +1,5 @@
 import { bundled, HostRunner, type Place, type TestJob } from '@microvmi/lab-inside'
-import { hyperVLibraries } from './libraries.ts'
+import { libraries } from './libraries.ts'
 import { runOnWindows } from './run.ts'
 import { windowsPath } from './wine.ts'
 
@@ -11,10 +11,10 @@ export default class WindowsRunner extends HostRunner {
 }
 
 async function run({ file, environment, result, signal }: TestJob): Promise<number> {
-  const [module, libraries] = await Promise.all([bundled(file), hyperVLibraries()])
+  const [module, built] = await Promise.all([bundled(file), libraries()])
   const { status, output } = await runOnWindows({
     module,
-    environment: { ...environment, MICROVMI_WINDOWS_LIBRARIES: windowsPath(libraries) },
+    environment: { ...environment, MICROVMI_WINDOWS_LIBRARIES: windowsPath(built) },
     result,
     timeout: DEADLINE,
     signal,

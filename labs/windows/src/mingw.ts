@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { readdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { once, unpacked } from '@microvmi/lab-debian'
 
@@ -24,6 +24,7 @@ export async function compiled(directory: string, targets: readonly Target[]): P
   return once(join('windows', hash.digest('hex').slice(0, 16)), async (out) => {
     for (const { name, sources, flags = [] } of targets) {
       const shared = name.endsWith('.dll') ? ['-shared'] : []
+      mkdirSync(dirname(join(out, name)), { recursive: true })
       const files = sources.map((source) => join(directory, source))
       await run(join(root, 'usr/bin/x86_64-w64-mingw32-gcc-posix'), [
         ...FLAGS,

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
-import { copyFileSync, mkdirSync, renameSync, rmSync, symlinkSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { LabUnavailable, once, unpacked } from '@microvmi/lab-debian'
 
@@ -60,6 +60,8 @@ function environmentOf(debian: string, prefix: string): Record<string, string> {
     WINEPREFIX: prefix,
     WINEARCH: 'win64',
     WINEDEBUG: '-all',
+    // The names of files here are UTF-8, whatever the language of who runs the tests.
+    LC_ALL: 'C.UTF-8',
     // Neither .NET nor a browser: their installers would ask for them.
     WINEDLLOVERRIDES: 'mscoree,mshtml=',
     // Debian builds zlib as a Windows library of its own.
@@ -79,7 +81,8 @@ async function arrange(debian: string, directory: string): Promise<void> {
 
 /** Node and koffi for Windows: npm installs on Linux what is for Linux. */
 function nodeModules(): Promise<string> {
-  const { version } = createRequire(import.meta.url)('koffi/package.json') as { version: string }
+  const koffi = dirname(createRequire(import.meta.url).resolve('koffi'))
+  const { version } = JSON.parse(readFileSync(join(koffi, 'package.json'), 'utf8')) as { version: string }
   return once(`node-windows-${NODE.split('@')[1]}-koffi-${version}`, async (directory) => {
     const packages: readonly (readonly [string, string])[] = [
       [NODE, 'node'],
