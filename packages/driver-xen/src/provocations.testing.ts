@@ -81,7 +81,7 @@ export function provocations({ marks, control }: GuestFacts): Provocations {
     },
     debug: {
       request: { kind: 'debug' },
-      replies: { registers: rip('turns', 'steps'), reinject: delivered('steps') },
+      replies: { reinject: delivered('steps') },
       everyVcpu: true,
     },
     descriptor: { request: { kind: 'descriptor' }, everyVcpu: true },
