@@ -1,5 +1,5 @@
 import { register } from '@microvmi/conformance'
-import { afterAll, describe, test } from 'vitest'
+import { afterAll, beforeAll, describe, test } from 'vitest'
 import { hypervSaved } from './driver.ts'
 import { bytesAt, provider, registersOf, SavedStates } from './saved-state.testing.ts'
 
@@ -7,9 +7,13 @@ describe.each([
   { build: 'current', name: 'web.vmrs' },
   { build: '17763', name: 'web.bin' },
 ] as const)('$build SDK, $name', ({ build, name }) => {
-  const states = new SavedStates()
-  const vm = states.file(name)
-  states.text('web.vsv', '')
+  let states: SavedStates
+  let vm: string
+  beforeAll(() => {
+    states = new SavedStates()
+    states.text('web.vsv', '')
+    vm = states.file(name)
+  })
   afterAll(() => states.end())
 
   register(

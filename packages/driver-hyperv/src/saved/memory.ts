@@ -1,7 +1,7 @@
 import { type MemoryBackend, type MemoryLayout, MicrovmiError, type ScatteredRead } from '@microvmi/core/driver'
 import { failed, hresultError } from '../errors.ts'
 import { CHUNK_SIZE, coveredFrom, layoutOf, MOST_CHUNKS } from './chunk-list.ts'
-import type { Provider } from './provider.ts'
+import type { ProviderCalls } from './provider.ts'
 
 /** winerror.h, E_OUTOFMEMORY: the answer to the question for the number of chunks. */
 const TOO_SMALL = 0x8007_000e
@@ -10,12 +10,12 @@ const MOST_AT_ONCE = 2 ** 30
 
 /** The memory of a saved state. */
 export class SavedMemory implements MemoryBackend {
-  readonly #provider: Provider
+  readonly #provider: ProviderCalls
   readonly #state: bigint
   readonly #layout: MemoryLayout
   readonly #got = new Uint32Array(1)
 
-  constructor(provider: Provider, state: bigint) {
+  constructor(provider: ProviderCalls, state: bigint) {
     this.#provider = provider
     this.#state = state
     this.#layout = chunks(provider, state)
@@ -65,7 +65,7 @@ export class SavedMemory implements MemoryBackend {
 }
 
 /** GetGuestPhysicalMemoryChunks: first for their number, then for them. */
-function chunks(provider: Provider, state: bigint): MemoryLayout {
+function chunks(provider: ProviderCalls, state: bigint): MemoryLayout {
   const pageSize = new BigUint64Array(1)
   const count = new BigUint64Array(1)
   const asked = provider.result('GetGuestPhysicalMemoryChunks', state, pageSize, null, count)

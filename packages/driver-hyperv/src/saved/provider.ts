@@ -13,7 +13,7 @@ const REQUIRED = {
   GetVpCount: 'int32 GetVpCount(uint64 state, void *count)',
   GetArchitecture: 'int32 GetArchitecture(uint64 state, uint32 vcpu, void *architecture)',
   GetPagingMode: 'int32 GetPagingMode(uint64 state, uint32 vcpu, void *mode)',
-  GetRegisterValue: 'int32 GetRegisterValue(uint64 state, uint32 vcpu, uint64 register, void *value)',
+  GetRegisterValue: 'int32 GetRegisterValue(uint64 state, uint32 vcpu, uint64 which, void *value)',
   ReadGuestPhysicalAddress:
     'int32 ReadGuestPhysicalAddress(uint64 state, uint64 address, void *into, uint32 length, void *read)',
   GetGuestPhysicalMemoryChunks:
@@ -74,6 +74,9 @@ export class Provider {
     return call !== undefined && !failed(call(...values))
   }
 }
+
+/** Calls that every version answers. */
+export type ProviderCalls = Pick<Provider, 'call' | 'result'>
 
 const loaded = new Map<string, Provider>()
 
