@@ -5,6 +5,12 @@ import { TcpSocket } from './tcp-socket.ts'
 /** An answer is some hundred KiB at most: see the batches of ConsoleMemory. */
 const ANSWER_LIMIT = 4 * 2 ** 20
 
+/**
+ * Blanks that are sent to an answer at most, one for each piece of it. The console sends an answer in small pieces, the
+ * second when the first is acknowledged, which a system does 40 ms later, or with what it has to send.
+ */
+const MOST_NUDGES = 8
+
 /** A connection to VirtualBox's own debug console. It serves one client at a time. */
 export class DebugConsole {
   readonly #socket: TcpSocket
@@ -39,10 +45,9 @@ export class DebugConsole {
     const line = padded(`${commands.join(';')}; echo "${marker}"\n`, this.#sent)
     if (line.length > MOST_LINE + 100) throw new RangeError(`a line of ${line.length} characters for the console`)
     const deadline = performance.now() + this.#timeout
-    this.#sent += line.length
-    this.#socket.send(new TextEncoder().encode(line))
+    this.#send(line)
     // The prompt behind it is awaited too: what is sent before it may be lost.
-    const text = this.#until([`${marker}\r\n${PROMPT}`, `${marker}\n${PROMPT}`], deadline)
+    const text = this.#until([`${marker}\r\n${PROMPT}`, `${marker}\n${PROMPT}`], deadline, MOST_NUDGES)
     // What comes before the previous marker is the answer to a line that was given up.
     const given = text.lastIndexOf(previous)
     return text.slice(given < 0 ? 0 : given + previous.length, text.lastIndexOf(marker))
@@ -52,13 +57,19 @@ export class DebugConsole {
     this.#socket.close()
   }
 
+  #send(text: string): void {
+    this.#sent += text.length
+    this.#socket.send(new TextEncoder().encode(text))
+  }
+
   /** All that arrives until one of these texts has. */
-  #until(ends: readonly string[], deadline: number): string {
+  #until(ends: readonly string[], deadline: number, nudges = 0): string {
     let text = ''
-    for (;;) {
+    for (let left = nudges; ; left--) {
       const searched = Math.max(0, text.length - MOST_LINE)
       text += this.#decoder.decode(this.#socket.receive(deadline), { stream: true })
       if (ends.some((end) => text.includes(end, searched))) return text
+      if (left > 0) this.#send(' ')
       if (text.length > ANSWER_LIMIT) throw new MicrovmiError('PROTOCOL', 'the debug console does not stop talking')
     }
   }

@@ -72,7 +72,7 @@ describe('with the debug console', () => {
       await vm.close()
     })
 
-    test('registers of each vCPU are read and written, and the console agrees', async () => {
+    test('registers of each vCPU: what the console has written, VBoxManage reads', async () => {
       await opened((vm) => {
         const lease = vm.pause()
         const before = [0, 1].map((vcpu) => vm.readRegisters(vcpu))
