@@ -62,8 +62,8 @@ function environmentOf(debian: string, prefix: string): Record<string, string> {
     WINEDEBUG: '-all',
     // The names of files here are UTF-8, whatever the language of who runs the tests.
     LC_ALL: 'C.UTF-8',
-    // Neither .NET nor a browser: their installers would ask for them.
-    WINEDLLOVERRIDES: 'mscoree,mshtml=',
+    // Neither .NET nor a browser, whose installers would ask for them, nor entries in this host's menus.
+    WINEDLLOVERRIDES: 'mscoree,mshtml,winemenubuilder.exe=',
     // Debian builds zlib as a Windows library of its own.
     WINEPATH: windowsPath(join(debian, 'usr/x86_64-w64-mingw32/lib')),
     LD_LIBRARY_PATH: ['usr/lib/x86_64-linux-gnu', 'lib/x86_64-linux-gnu'].map((path) => join(debian, path)).join(':'),

@@ -163,9 +163,15 @@ EXPORT HRESULT GetPagingMode(void *state, uint32_t vcpu, int *mode) {
 }
 #endif
 
-/* An integer register of the current SDK's list holds its number, below that of the vCPU. */
+/*
+ * An integer register of the current SDK's list holds its number, below that of the vCPU; but for RFLAGS, CR0 and
+ * EFER, which have fixed bits, and CR3, which points into memory.
+ */
 static uint64_t integer(const struct state *state, uint32_t vcpu, uint32_t id) {
+  if (id == 17) return 0x246 + vcpu;
   if (id == 44) return number_of(state, "cr0", 0x80050033);
+  if (id == 46) return 0x100000 + vcpu * 0x1000;
+  if (id == 49) return 0xd01;
   return (uint64_t)(vcpu + 1) << 32 | id;
 }
 

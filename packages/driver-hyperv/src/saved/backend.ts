@@ -9,13 +9,20 @@ import type { SavedFiles } from './saved-files.ts'
 /** What every saved state has. It never runs: nothing can be written, resumed or watched. */
 export const PROMISES = ['memory.read', 'memory.regions', 'registers.read'] as const satisfies Capability[]
 
-const STILL = 'a saved state does not run: open the partition with the driver hyperv once it is resumed'
+const STILL = 'a saved state does not run'
 const READ_ONLY = 'a saved state is read only: what is written would not reach the VM when it is resumed'
 
 /** More vCPUs than Hyper-V gives a VM (2,048): a number above is no number of vCPUs. */
 const MOST_VCPUS = 4096
 
+const EVENTS = [
+  ...(['events.cr', 'events.msr', 'events.breakpoint', 'events.int3', 'events.watchpoint', 'events.memory'] as const),
+  ...(['events.singlestep', 'events.cpuid', 'events.descriptor', 'events.debug', 'events.hypercall'] as const),
+  ...(['events.privcall', 'events.io', 'events.interrupt', 'events.lifecycle'] as const),
+]
+
 const LACKS: NonNullable<Backend['lacks']> = {
+  ...Object.fromEntries(EVENTS.map((kind) => [kind, 'nothing happens in a saved state: it does not run'])),
   'memory.write': READ_ONLY,
   'registers.write': READ_ONLY,
   'msr.write': READ_ONLY,

@@ -1,3 +1,4 @@
+import { dirname } from 'node:path'
 import { register } from '@microvmi/conformance'
 import { afterAll, beforeAll, describe, test } from 'vitest'
 import { hypervSaved } from './driver.ts'
@@ -9,12 +10,18 @@ describe.each([
 ] as const)('$build SDK, $name', ({ build, name }) => {
   let states: SavedStates
   let vm: string
+  const { PATH } = process.env
   beforeAll(() => {
+    // For `probe`, which takes no options.
+    process.env.PATH = `${dirname(provider(build))};${PATH}`
     states = new SavedStates()
     states.text('web.vsv', '')
     vm = states.file(name)
   })
-  afterAll(() => states.end())
+  afterAll(() => {
+    process.env.PATH = PATH
+    states.end()
+  })
 
   register(
     {

@@ -174,7 +174,7 @@ describe('of the two generations', () => {
     const vm = await opened(path)
     expect(vm.info.details).toMatchObject({ architecture: 'x86', pagingMode: 'PAE' })
     await vm.close()
-    await expect(opened(path, { provider: provider('17763') })).rejects.toThrow()
+    await expect(opened(path, { provider: provider('17763') })).rejects.toMatchObject({ code: 'UNSUPPORTED' })
   })
 })
 

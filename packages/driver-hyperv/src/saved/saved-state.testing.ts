@@ -58,7 +58,10 @@ export function bytesAt(address: number, length: number): Uint8Array {
 export function registersOf(build: 'current' | '17763', vcpu: number) {
   const values = REGISTERS.map(({ register, id, form }) => {
     const base = 0xffff_8000_0000_0000n | (BigInt(vcpu + 1) << 32n) | BigInt(id)
+    if (register === 'rflags') return [register, 0x246n + BigInt(vcpu)]
     if (register === 'cr0') return [register, 0x8005_0033n]
+    if (register === 'cr3') return [register, 0x10_0000n + BigInt(vcpu * 0x1000)]
+    if (register === 'efer') return [register, 0xd01n]
     if (form === 'integer') return [register, (BigInt(vcpu + 1) << 32n) | BigInt(id)]
     if (form === 'table') return [register, { base, limit: 0x0f00 + id }]
     return [register, build === 'current' ? currentSegment(base, id) : oldSegment(register, base, id)]
