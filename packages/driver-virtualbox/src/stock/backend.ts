@@ -61,7 +61,6 @@ export class VirtualBoxBackend implements BackendWith<(typeof VIRTUALBOX_PROMISE
       this.details = {
         memoryMiB: numberIn(facts, 'memory', 2 ** 24),
         console: found.console ? found.where : 'none',
-        roundTripMilliseconds: 25,
       }
       const isPaused = facts.get('VMState') === 'paused'
       this.warnings = isPaused ? ['it is paused: by its user, or by a process that was killed while it held it'] : []

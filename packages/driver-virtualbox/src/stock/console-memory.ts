@@ -7,7 +7,7 @@ const WORD = 8
 const MOST_AT_ONCE = MOST_WORDS * WORD
 const MOST_IN_A_LINE = 16 * MOST_AT_ONCE
 
-/** Guest-physical memory through the debug console: many commands to a line, for a round trip takes 20 ms and more. */
+/** Guest-physical memory through the debug console: many commands to a line, for a round trip takes 30 ms and more. */
 export class ConsoleMemory {
   readonly #console: DebugConsole
 

@@ -6,10 +6,11 @@ import { TcpSocket } from './tcp-socket.ts'
 const ANSWER_LIMIT = 4 * 2 ** 20
 
 /**
- * Blanks that are sent to an answer at most, one for each piece of it. The console sends an answer in small pieces, the
- * second when the first is acknowledged, which a system does 40 ms later, or with what it has to send.
+ * Blanks that are sent to an answer at most, one for each piece at its beginning. The console sends an answer in small
+ * pieces, the second when the first is acknowledged, which a system does 40 ms later, or with what it has to send.
  */
 const MOST_NUDGES = 8
+const BEGINNING = 2000
 
 /** A connection to VirtualBox's own debug console. It serves one client at a time. */
 export class DebugConsole {
@@ -69,7 +70,7 @@ export class DebugConsole {
       const searched = Math.max(0, text.length - MOST_LINE)
       text += this.#decoder.decode(this.#socket.receive(deadline), { stream: true })
       if (ends.some((end) => text.includes(end, searched))) return text
-      if (left > 0) this.#send(' ')
+      if (left > 0 && text.length < BEGINNING) this.#send(' ')
       if (text.length > ANSWER_LIMIT) throw new MicrovmiError('PROTOCOL', 'the debug console does not stop talking')
     }
   }
