@@ -2,8 +2,8 @@ import { defineConfig } from 'vitest/config'
 
 const places = '{packages,examples,labs,bench}'
 
-/** The labs with tests of their own, by directory in labs/. */
-const labs = ['debian', 'qemu', 'kvm', 'xen', 'windows']
+/** The labs with tests of their own, by directory in labs/; `fdp` is the server in packages/driver-virtualbox/testing. */
+const labs = ['debian', 'qemu', 'kvm', 'fdp', 'xen', 'windows']
 
 /** Labs whose tests run elsewhere, by a runner of their own. */
 const elsewhere = new Set(['kvm', 'xen', 'windows'])

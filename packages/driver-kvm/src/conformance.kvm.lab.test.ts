@@ -5,5 +5,8 @@ import { kvm } from './index.ts'
 
 const lab = new ConformanceGuest({ machine: 'pc', memoryMiB: 128 }, { msrs: false })
 
-register({ driver: kvm, slowness: 4, startup: 60_000, guest: () => lab.current() }, { describe, test, after: afterAll })
+register(
+  { driver: kvm, slowness: 2, startup: 60_000, reuse: true, guest: () => lab.current() },
+  { describe, test, after: afterAll },
+)
 afterAll(() => lab.stop())
