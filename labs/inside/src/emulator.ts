@@ -1,6 +1,7 @@
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { once } from '@microvmi/lab-debian'
+import { loaderOf } from './libraries.ts'
 
 /**
  * `mov r9, rcx; xor edx, edx; mov esi, SVM_EXIT_SWINT; call`: where QEMU 7.2 to 11.1 check whether an INT3 of an inner
@@ -33,7 +34,7 @@ export async function emulator(root: string): Promise<Emulator> {
   const firmware = ['usr/share/qemu', 'usr/share/seabios'].flatMap((path) => ['-L', join(root, path)])
   return {
     // Its own loader and libraries: then it does not matter which ones this machine has.
-    command: join(root, 'lib64/ld-linux-x86-64.so.2'),
+    command: loaderOf(root),
     leading: ['--library-path', libraries, join(directory, 'qemu-system-x86_64'), ...firmware],
     // Where 7.2 has its software emulation, in a file of its own.
     environment: { QEMU_MODULE_DIR: join(root, 'usr/lib/x86_64-linux-gnu/qemu') },

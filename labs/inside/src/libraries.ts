@@ -8,11 +8,18 @@ const run = promisify(execFile)
 /** Where libraries are looked for, below a root. */
 const LIBRARY_DIRECTORIES = ['lib/x86_64-linux-gnu', 'usr/lib/x86_64-linux-gnu']
 
+/**
+ * The dynamic loader of an unpacked set of packages. Programs ask for it in /lib64, where there is a link that leads, in
+ * an unpacked set, to this machine's own.
+ */
+export function loaderOf(root: string): string {
+  return join(root, 'lib/x86_64-linux-gnu/ld-linux-x86-64.so.2')
+}
+
 /** The shared libraries that a program needs, as the dynamic loader of `root` finds them in `root`. */
 export async function librariesOf(program: string, root: string): Promise<string[]> {
   const path = LIBRARY_DIRECTORIES.map((directory) => join(root, directory)).join(':')
-  const loader = join(root, 'lib64/ld-linux-x86-64.so.2')
-  const { stdout } = await run(loader, ['--library-path', path, '--list', program]).catch((error: unknown) => {
+  const { stdout } = await run(loaderOf(root), ['--library-path', path, '--list', program]).catch((error: unknown) => {
     throw new LabUnavailable(`${program} does not run with the libraries in ${root}: ${error}`, { cause: error })
   })
   const { found, missing } = loaderList(stdout)

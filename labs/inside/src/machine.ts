@@ -72,22 +72,14 @@ export async function runInMachine({ emulator, arguments: own }: Machine, job: J
     await Promise.all(ports.map((port) => port.listening()))
     const log = openSync(path('log'), 'w', 0o600)
     // The kernel ends the emulator when its parent has ended: no path leaves one behind.
-    const words = [
-      '--pdeathsig',
-      'KILL',
-      '--',
-      emulator.command,
-      ...emulator.leading,
-      ...own,
-      ...devices(path),
-      ...(terminal ? console(path) : []),
-    ]
+    const guarded = ['--pdeathsig', 'KILL', '--', emulator.command, ...emulator.leading]
+    const words = [...guarded, ...own, ...devices(path), ...(terminal ? terminalDevice(path) : [])]
     child = spawn('setpriv', words, { stdio: ['ignore', log, log], env: { ...process.env, ...emulator.environment } })
     closeSync(log)
     if (child.pid !== undefined) noteOwner(directory, child.pid)
     const limit = AbortSignal.any([off.signal, AbortSignal.timeout(job.timeout), ...(job.signal ? [job.signal] : [])])
     await ending(child, limit)
-    if (status === undefined) throw new Error(silence(job, path))
+    if (status === undefined) throw new Error(silence(limit.aborted, job, path))
     await Promise.all(ports.map((port) => port.ended))
     return status
   } finally {
@@ -115,10 +107,11 @@ function kill(child: ChildProcess): void {
 }
 
 /** Why there is no exit status. */
-function silence({ timeout, signal }: Job, path: (name: string) => string): string {
+function silence(isEnded: boolean, { timeout, signal }: Job, path: (name: string) => string): string {
   if (signal?.aborted) return 'the machine was turned off before its command had ended'
   const told = ['log', 'console'].map((name) => (existsSync(path(name)) ? readFileSync(path(name), 'latin1') : ''))
-  return `the machine told no exit status within ${timeout / 1000} s. What it said last:\n${told.join('\n').slice(-4000)}`
+  const what = isEnded ? `told no exit status within ${timeout / 1000} s` : 'ended and told no exit status'
+  return `the machine ${what}. What it said last:\n${told.join('\n').slice(-4000)}`
 }
 
 function deviceOf(port: (typeof PORTS)[number]): string {
@@ -159,6 +152,6 @@ function devices(path: (name: string) => string): string[] {
   ]
 }
 
-function console(path: (name: string) => string): string[] {
+function terminalDevice(path: (name: string) => string): string[] {
   return ['-chardev', `socket,id=terminal,path=${path('terminal')}`, '-device', 'virtconsole,chardev=terminal']
 }

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { once, unpacked } from '@microvmi/lab-debian'
-import { librariesOf } from '@microvmi/lab-inside'
+import { librariesOf, loaderOf } from '@microvmi/lab-inside'
 import { type CpioEntry, cpio, directoriesOf, guestInitramfs } from '@microvmi/lab-qemu'
 
 /** What the outer machine boots. */
@@ -68,7 +68,7 @@ async function sourcesOf(
   const sources = new Map<string, string>([
     ['init', INIT],
     ['bin/busybox', join(root, 'bin/busybox')],
-    ['lib64/ld-linux-x86-64.so.2', join(root, 'lib64/ld-linux-x86-64.so.2')],
+    ['lib64/ld-linux-x86-64.so.2', loaderOf(root)],
     ['guest/kernel', guest.kernel],
     ['guest/initrd', guest.initrd],
     ...Object.entries(programs),

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
-import { existsSync, readdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { gunzipSync } from 'node:zlib'
 import { once } from '@microvmi/lab-debian'
-import { librariesOf } from '@microvmi/lab-inside'
+import { librariesOf, loaderOf } from '@microvmi/lab-inside'
 import { type CpioEntry, cpio, directoriesOf } from '@microvmi/lab-qemu'
 import { guestInitramfs } from './guest-initramfs.ts'
 import { modules } from './modules.ts'
@@ -55,7 +55,9 @@ const LIBRARY = /^libxen.*\.so\./
 /** Xen, and dom0 with its tools, this Node and what the guests are booted from. */
 export async function machineImage({ root, kernel }: Packages): Promise<MachineImage> {
   const sources = await sourcesOf(root, { kernel, initrd: await guestInitramfs(root) })
-  const hash = createHash('sha256').update(JSON.stringify([basename(root), process.version, [...sources.keys()]]))
+  const hash = createHash('sha256').update(
+    JSON.stringify([basename(root), process.version, MODULES, [...sources.keys()]]),
+  )
   hash.update(readFileSync(here('../machine/init')))
   hash.update(sources.get('guest/initrd') ?? '')
   const directory = await once(`xen-lab/machine-${hash.digest('hex').slice(0, 16)}`, (made) => {
@@ -71,12 +73,12 @@ async function sourcesOf(root: string, guest: { kernel: string; initrd: string }
   const sources = new Map<string, string>([
     ['init', here('../machine/init')],
     ['bin/busybox', join(root, 'bin/busybox')],
-    ['lib64/ld-linux-x86-64.so.2', join(root, 'lib64/ld-linux-x86-64.so.2')],
+    ['lib64/ld-linux-x86-64.so.2', loaderOf(root)],
     ['guest/kernel', guest.kernel],
     ['guest/initrd', guest.initrd],
     ['usr/bin/node', process.execPath],
   ])
-  for (const path of [...PROGRAMS, ...DATA]) if (existsSync(join(root, path))) sources.set(path, join(root, path))
+  for (const path of [...PROGRAMS, ...DATA]) sources.set(path, join(root, path))
   const libraries = 'usr/lib/x86_64-linux-gnu'
   for (const name of readdirSync(join(root, libraries))) {
     if (LIBRARY.test(name)) sources.set(`${libraries}/${name}`, join(root, libraries, name))
@@ -97,15 +99,6 @@ function entriesOf(root: string, sources: ReadonlyMap<string, string>): CpioEntr
     { path: 'dev/console', type: 'console' },
     { path: 'modules/order', type: 'file', data: ordered.map(({ name }) => name).join('\n') },
     ...ordered.map(({ name, bytes }): CpioEntry => ({ path: `modules/${name}.ko`, type: 'file', data: bytes })),
-    ...[...sources].map(([path, source]): CpioEntry => ({ path, type: 'executable', data: contentOf(root, source) })),
+    ...[...sources].map(([path, source]): CpioEntry => ({ path, type: 'executable', data: readFileSync(source) })),
   ]
-}
-
-/** A link's target is as it will be below the root. */
-function contentOf(root: string, source: string): Buffer {
-  return readFileSync(
-    source === join(root, 'lib64/ld-linux-x86-64.so.2')
-      ? join(root, 'lib/x86_64-linux-gnu/ld-linux-x86-64.so.2')
-      : realpathSync(source),
-  )
 }

@@ -12,33 +12,26 @@ const MEMORY = { machine: 3072, dom0: 1536 }
 
 const XEN_ARGUMENTS = [
   'com1=115200,8n1 console=com1',
-  `dom0_mem=${MEMORY.dom0}M,max:${MEMORY.dom0}M dom0_max_vcpus=1`,
+  `dom0_mem=${MEMORY.dom0}M,max:${MEMORY.dom0}M dom0_max_vcpus=1 dom0_vcpus_pin`,
   'ucode=no spec-ctrl=no bootscrub=0',
 ].join(' ')
 const DOM0_ARGUMENTS = 'console=hvc0 rdinit=/init mitigations=off quiet loglevel=4 panic=-1'
 
-/** The machine with Xen: its init is dom0's, and brings Xen's services up before it runs a job. */
-export async function xenMachine(): Promise<Machine> {
+/**
+ * The machine with Xen: its init is dom0's, and brings Xen's services up before it runs a job.
+ * @param cpus dom0 has one of them, alone if its guests are kept off it
+ */
+export async function xenMachine(cpus = 1): Promise<Machine> {
   const { root, kernel } = await packages()
   const { xen, initrd } = await machineImage({ root, kernel })
+  // The hypervisor is loaded by the multiboot protocol: -initrd is its modules, each a file with its arguments.
+  const boot = ['-kernel', xen, '-append', XEN_ARGUMENTS, '-initrd', `${kernel} ${DOM0_ARGUMENTS},${initrd}`]
   return {
     emulator: await emulator(root),
     arguments: [
-      ...[
-        '-machine',
-        'q35',
-        '-accel',
-        'tcg,thread=multi',
-        '-cpu',
-        PROCESSOR,
-        '-smp',
-        '1',
-        '-m',
-        String(MEMORY.machine),
-      ],
+      ...['-machine', 'q35', '-accel', 'tcg,thread=multi', '-cpu', PROCESSOR],
+      ...['-smp', String(cpus), '-m', String(MEMORY.machine), ...boot],
       ...['-display', 'none', '-nodefaults', '-nic', 'none', '-no-user-config', '-no-reboot'],
-      // The hypervisor is loaded by the multiboot protocol: -initrd is its modules, each a file with its arguments.
-      ...['-kernel', xen, '-append', XEN_ARGUMENTS, '-initrd', `${kernel} ${DOM0_ARGUMENTS},${initrd}`],
     ],
   }
 }

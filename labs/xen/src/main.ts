@@ -4,8 +4,8 @@ import { jobOf, runInMachine } from '@microvmi/lab-inside'
 import { ENVIRONMENT, xenMachine } from './machine.ts'
 import { shell } from './shell.ts'
 
-const USAGE = `usage: node --import tsx labs/xen/src/main.ts run [--copy FILE]... [--timeout SECONDS] -- COMMAND [ARGUMENT]...
-       node --import tsx labs/xen/src/main.ts shell [--copy FILE]... [PROGRAM.ts]...
+const USAGE = `usage: node --import tsx labs/xen/src/main.ts run [--copy FILE]... [--timeout SECONDS] [--cpus COUNT] -- COMMAND [ARGUMENT]...
+       node --import tsx labs/xen/src/main.ts shell [--copy FILE]... [--cpus COUNT] [PROGRAM.ts]...
 
 Boots a machine with Xen, runs the command in dom0, and exits with its status. Arguments that are TypeScript files are
 bundled with all that they import; one that ends in .test.ts runs its tests. Any other file must be copied.
@@ -20,15 +20,18 @@ const { positionals, values } = parseArgs({
   allowPositionals: true,
   options: {
     copy: { type: 'string', multiple: true, default: [] },
+    cpus: { type: 'string', default: '1' },
     timeout: { type: 'string', default: String(DEFAULT_TIMEOUT) },
   },
 })
 
 const [verb, ...words] = positionals
 const timeout = Number(values.timeout) * 1000
+const cpus = Number(values.cpus)
+const isSane = timeout > 0 && Number.isInteger(cpus) && cpus > 0
 try {
-  if (verb === 'shell') process.exitCode = await shell(words, values.copy)
-  else if (verb === 'run' && words.length > 0 && timeout > 0) process.exitCode = await runCommand(words)
+  if (verb === 'shell' && isSane) process.exitCode = await shell(words, values.copy, cpus)
+  else if (verb === 'run' && words.length > 0 && isSane) process.exitCode = await runCommand(words)
   else {
     console.error(USAGE)
     process.exitCode = 2
@@ -43,5 +46,5 @@ async function runCommand(command: readonly string[]): Promise<number> {
   const job = await jobOf(command, values.copy)
   const environment = { ...job.environment, ...ENVIRONMENT }
   const output = { stdout: process.stdout, stderr: process.stderr }
-  return runInMachine(await xenMachine(), { ...job, environment, ...output, timeout })
+  return runInMachine(await xenMachine(cpus), { ...job, environment, ...output, timeout })
 }
