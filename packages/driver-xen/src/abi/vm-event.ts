@@ -1,0 +1,100 @@
+/**
+ * Requests and responses of the monitor's ring: xen/include/public/vm_event.h. What is not the same in all of Xen 4.11
+ * to 4.20 is in versions.ts.
+ */
+import type { Registers, Segment } from '@microvmi/core/driver'
+import type { Abi, EventRegisterLayout } from './versions.ts'
+
+/** Members of vm_event_st, from the start of a slot. */
+export const SLOT = {
+  version: 0,
+  flags: 4,
+  reason: 8,
+  vcpu: 12,
+  view: 16,
+  /** The union of what is particular to a reason. */
+  particulars: 24,
+  /** vm_event_regs_x86, or what is to be emulated. */
+  data: 56,
+} as const
+
+/** VM_EVENT_FLAG_*. */
+export const FLAG = {
+  vcpuPaused: 1 << 0,
+  emulate: 1 << 2,
+  emulateNoWrite: 1 << 3,
+  toggleSingleStep: 1 << 4,
+  setEmulatedReadData: 1 << 5,
+  deny: 1 << 6,
+  view: 1 << 7,
+  setRegisters: 1 << 8,
+  setEmulatedInstruction: 1 << 9,
+  getNextInterrupt: 1 << 10,
+  fastSingleStep: 1 << 11,
+} as const
+
+/** VM_EVENT_REASON_*. */
+export const REASON = {
+  memoryAccess: 1,
+  controlRegister: 4,
+  msr: 5,
+  breakpoint: 6,
+  singleStep: 7,
+  guestRequest: 8,
+  debugException: 9,
+  cpuid: 10,
+  privilegedCall: 11,
+  interrupt: 12,
+  descriptor: 13,
+  emulationUnimplemented: 14,
+  io: 16,
+} as const
+
+/** Members of the particulars, from the start of a slot: struct vm_event_mem_access and its like. */
+export const MEMORY_ACCESS = { gfn: 24, offset: 32, virtualAddress: 40, flags: 48 } as const
+export const CONTROL_REGISTER = { index: 24, next: 32, old: 40 } as const
+export const MSR = { index: 24, next: 32, old: 40 } as const
+export const DESCRIPTOR = { table: 40, write: 41 } as const
+export const CPUID = { length: 24, leaf: 28, subleaf: 32 } as const
+export const INTERRUPT = { vector: 24, type: 28, errorCode: 32, cr2: 40 } as const
+export const IO = { bytes: 24, port: 28, isIn: 30 } as const
+/** struct vm_event_fast_singlestep. */
+export const FAST_STEP_VIEW = 24
+/** struct vm_event_emul_read_data: the size, then the bytes. */
+export const READ_DATA = { size: 56, bytes: 60 } as const
+/** struct vm_event_emul_insn_data: 16 bytes, all of them to be filled. */
+export const INSTRUCTION_DATA = { bytes: 56, length: 16 } as const
+
+/** VM_EVENT_X86_CR0 and its like, by index. */
+export const CONTROL_REGISTERS = ['cr0', 'cr3', 'cr4', 'xcr0'] as const
+/** VM_EVENT_DESC_IDTR and its like, from 1 on. */
+export const TABLES = ['idt', 'gdt', 'ldt', 'tr'] as const
+
+/** MEM_ACCESS_*. */
+export const ACCESS = { read: 1, write: 2, execute: 4, virtualAddressValid: 8 } as const
+
+/** The general registers in the order of struct vm_event_regs_x86, from its start, 8 bytes each. */
+const GENERAL = [
+  ...['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi'],
+  ...['r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15', 'rflags'],
+] as const
+type General = (typeof GENERAL)[number]
+
+/** Registers that a response can set (VM_EVENT_FLAG_SET_REGISTERS), with their offsets in a slot. */
+export function settableRegisters(abi: Abi): ReadonlyMap<string, number> {
+  const general = GENERAL.map((name, index): [string, number] => [name, SLOT.data + 8 * index])
+  return new Map([...general, ['rip', SLOT.data + abi.registers.rip]])
+}
+
+/** The registers that come with a request: a fresh object. */
+export function registersOf(slot: DataView, abi: Abi): Registers {
+  const layout = abi.registers
+  const word = (offset: number) => slot.getBigUint64(SLOT.data + offset, true)
+  const general = {} as Record<General, bigint>
+  for (const [index, name] of GENERAL.entries()) general[name] = word(8 * index)
+  const { gdt } = layout
+  return {
+    architecture: 'x86-64',
+    ...general as Readonly<Record<'rax' | 'rbx' | 'rcx' | 'rdx' | 'rsi' | 'rdi' | 'rbp' | 'rsp' | 'rflags', bigint>>,
+  } as never
+}
