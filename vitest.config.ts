@@ -3,7 +3,10 @@ import { defineConfig } from 'vitest/config'
 const places = '{packages,examples,labs,bench}'
 
 /** The labs with tests of their own, by directory in labs/. */
-const labs = ['debian', 'qemu', 'kvm']
+const labs = ['debian', 'qemu', 'kvm', 'windows']
+
+/** Labs whose tests run elsewhere, by a runner of their own. */
+const elsewhere = new Set(['kvm', 'windows'])
 
 /** A lab's tests lie in its directory, or anywhere as `<subject>.<lab>.lab.test.ts`. */
 const testsOf = (lab: string): string[] => [`labs/${lab}/**/*.lab.test.ts`, `${places}/**/*.${lab}.lab.test.ts`]
@@ -25,13 +28,14 @@ export default defineConfig({
       ...labs.map((lab, index) => ({
         test: {
           name: `lab:${lab}`,
-          // Its tests run in another machine.
-          ...(lab === 'kvm' ? { runner: './labs/kvm/src/host-runner.ts' } : {}),
+          // Its tests run in another machine, or on another operating system.
+          ...(elsewhere.has(lab) ? { runner: `./labs/${lab}/src/host-runner.ts` } : {}),
           include: testsOf(lab),
           exclude: outside,
-          // A lab has the machine to itself: one file at a time, after the unit tests and the labs before it.
+          // A lab has the machine to itself: one file at a time, after the unit tests and the labs before it. Files of
+          // labs/kvm run in machines of their own.
           sequence: { groupOrder: index + 1 },
-          fileParallelism: false,
+          maxWorkers: lab === 'kvm' ? 2 : 1,
           testTimeout: 120_000,
           hookTimeout: 300_000,
         },

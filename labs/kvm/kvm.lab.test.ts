@@ -1,28 +1,15 @@
 import { existsSync } from 'node:fs'
-import { knownPage, monitor, startQemu } from '@microvmi/lab-qemu'
+import { monitor, startQemu } from '@microvmi/lab-qemu'
 import { expect, test } from 'vitest'
 import { GdbClient, RIP, registerIn } from './src/gdb-client.ts'
 
-test('a guest runs on KVM, holds what it says, and leaves nothing behind', async () => {
-  const lab = await startQemu({ memoryMiB: 128 })
+test('a guest runs on KVM, breakpoints of both kinds are hit in it, and it leaves nothing behind', async () => {
+  const lab = await startQemu({ memoryMiB: 128, machine: 'pc', gdb: true })
   try {
     expect(await monitor(lab.ownQmp, 'query-kvm')).toEqual({ enabled: true, present: true })
-    const { known, symbols } = await lab.ready()
-    expect(known.physical).toHaveLength(16)
-    expect(symbols.entry_SYSCALL_64).toBeGreaterThan(0xffff_8000_0000_0000n)
-    expect(knownPage(0)).toHaveLength(4096)
+    const { marks, symbols } = await lab.ready()
     const before = lab.tick()?.switches ?? 0
     await expect.poll(() => lab.tick()?.switches, { timeout: 10_000 }).toBeGreaterThan(before)
-  } finally {
-    await lab.stop()
-  }
-  expect(existsSync(lab.directory)).toBe(false)
-})
-
-test('hardware and software breakpoints of the gdbstub are hit', async () => {
-  const lab = await startQemu({ memoryMiB: 128, gdb: true })
-  try {
-    const { marks, symbols } = await lab.ready()
     const gdb = await GdbClient.connect(lab.gdb ?? '')
     await gdb.next(1000)
     for (const [kind, address] of [
@@ -38,4 +25,5 @@ test('hardware and software breakpoints of the gdbstub are hit', async () => {
   } finally {
     await lab.stop()
   }
+  expect(existsSync(lab.directory)).toBe(false)
 })

@@ -1,5 +1,15 @@
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
@@ -47,9 +57,9 @@ describe.skipIf(!hasApt)('with apt (a Debian-like x86-64 machine)', { timeout: 6
       .filter((file) => file.endsWith('.deb'))
       .map((file) => {
         const control = execFileSync('dpkg-deb', ['--field', join(archive(), file)], { encoding: 'utf8' })
-        const [sum] = execFileSync('sha256sum', [join(archive(), file)], { encoding: 'utf8' }).split(' ')
-        const size = execFileSync('stat', ['-c', '%s', join(archive(), file)], { encoding: 'utf8' }).trim()
-        return `${control}Filename: ./${file}\nSize: ${size}\nSHA256: ${sum}\n`
+        const bytes = readFileSync(join(archive(), file))
+        const sum = createHash('sha256').update(bytes).digest('hex')
+        return `${control}Filename: ./${file}\nSize: ${bytes.length}\nSHA256: ${sum}\n`
       })
     writeFileSync(join(archive(), 'Packages'), paragraphs.join('\n'))
   }

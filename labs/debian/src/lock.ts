@@ -24,7 +24,7 @@ export async function locked<T>(name: string, work: () => Promise<T> | T, minute
 async function lock(name: string, minutes: number): Promise<() => Promise<void>> {
   const locks = join(cacheDirectory(), 'locks')
   mkdirSync(locks, { recursive: true })
-  const path = join(locks, name.replaceAll('/', '-'))
+  const path = join(locks, encodeURIComponent(name))
   const wait = ['--wait', String(minutes * 60), '--conflict-exit-code', '75']
   // cat ends when its input does, which is when this process closes it, or has ended.
   const holder = spawn('flock', [...wait, path, 'sh', '-c', 'echo locked; exec cat'], { stdio: 'pipe' })

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { relative, resolve } from 'node:path'
-import { bundled, koffiFiles } from './bundle.ts'
+import { bundled, koffiFiles } from '@microvmi/lab-inside'
 import type { Job } from './machine.ts'
 
 /** Where a job's files are in the machine. */

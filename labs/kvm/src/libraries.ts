@@ -6,13 +6,15 @@ import { LabUnavailable } from '@microvmi/lab-debian'
 const run = promisify(execFile)
 
 /** Where libraries are looked for, below a root. */
-export const LIBRARY_DIRECTORIES = ['lib/x86_64-linux-gnu', 'usr/lib/x86_64-linux-gnu']
+const LIBRARY_DIRECTORIES = ['lib/x86_64-linux-gnu', 'usr/lib/x86_64-linux-gnu']
 
 /** The shared libraries that a program needs, as the dynamic loader of `root` finds them in `root`. */
 export async function librariesOf(program: string, root: string): Promise<string[]> {
   const path = LIBRARY_DIRECTORIES.map((directory) => join(root, directory)).join(':')
   const loader = join(root, 'lib64/ld-linux-x86-64.so.2')
-  const { stdout } = await run(loader, ['--library-path', path, '--list', program])
+  const { stdout } = await run(loader, ['--library-path', path, '--list', program]).catch((error: unknown) => {
+    throw new LabUnavailable(`${program} does not run with the libraries in ${root}: ${error}`, { cause: error })
+  })
   const { found, missing } = loaderList(stdout)
   if (missing.length > 0) throw new LabUnavailable(`${program} needs ${missing.join(', ')}, which ${root} lacks`)
   return found

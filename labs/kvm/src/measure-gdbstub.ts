@@ -1,5 +1,6 @@
-// Prints how the gdbstub of the machine's QEMU behaves on KVM: what NOTES.md is written from.
-//   node --import tsx labs/kvm/src/main.ts run -- node labs/kvm/src/measure-gdbstub.ts
+// Prints how QEMU's gdbstub behaves: what NOTES.md is written from. On KVM, and under software emulation:
+//   node --import tsx labs/kvm/src/main.ts run -- node labs/kvm/src/measure-gdbstub.ts [TOPIC]
+//   node --import tsx labs/kvm/src/measure-gdbstub.ts [TOPIC]
 import { closeSync, openSync, readSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 import { type GuestFacts, monitor, type QemuLab, startQemu } from '@microvmi/lab-qemu'
@@ -25,8 +26,10 @@ const NUMBERS: Record<string, [number, string]> = {
   cr8: [31, '0500000000000000'],
   efer: [32, ''],
   fctrl: [41, '7f030000'],
-  mxcsr: [64, '801f0000'],
+  mxcsr: [65, '801f0000'],
 }
+
+let open: GdbClient | undefined
 
 const only = process.argv[2]
 const lab = await startQemu({ memoryMiB: 128, vcpus: 2, gdb: true })
@@ -50,8 +53,6 @@ try {
 async function status(): Promise<string> {
   return ((await monitor(lab.ownQmp, 'query-status')) as { status: string }).status
 }
-
-let open: GdbClient | undefined
 
 /** A session of its own: its first packet is drained, every breakpoint of before removed. */
 async function session(): Promise<GdbClient> {

@@ -72,25 +72,31 @@ static void print_offsets(void)
 	struct stat status;
 	int fd = open("/sys/kernel/btf/vmlinux", O_RDONLY);
 	if (fd < 0 || fstat(fd, &status) != 0)
-		return;
+		fail("btf");
 	char *bytes = malloc(status.st_size);
+	btf_types = calloc(1 << 20, sizeof *btf_types);
+	if (!bytes || !btf_types)
+		fail("memory");
 	for (ssize_t done = 0, got; done < status.st_size; done += got)
 		if ((got = read(fd, bytes + done, status.st_size - done)) <= 0)
-			return;
+			fail("btf");
 	close(fd);
 	btf = (const struct btf_header *)bytes;
-	btf_types = calloc(1 << 20, sizeof *btf_types);
 	const char *at = bytes + btf->hdr_len + btf->type_off, *end = at + btf->type_len;
 	for (btf_type_count = 1; at < end && btf_type_count < 1 << 20; btf_type_count++) {
 		btf_types[btf_type_count] = (const struct btf_type *)at;
 		at += sizeof(struct btf_type) + btf_extra((const struct btf_type *)at);
 	}
-	for (uint32_t id = 1; id < btf_type_count; id++)
-		if (BTF_INFO_KIND(btf_types[id]->info) == BTF_KIND_STRUCT)
-			for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
-				if (strcmp(btf_name(btf_types[id]->name_off), wanted[i][0]) == 0)
-					printf("@offset name=%s.%s bytes=%ld\n", wanted[i][0], wanted[i][1],
-					       btf_offset(btf_types[id], wanted[i][1]));
+	for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+		long offset = -1;
+		for (uint32_t id = 1; offset < 0 && id < btf_type_count; id++)
+			if (BTF_INFO_KIND(btf_types[id]->info) == BTF_KIND_STRUCT &&
+			    strcmp(btf_name(btf_types[id]->name_off), wanted[i][0]) == 0)
+				offset = btf_offset(btf_types[id], wanted[i][1]);
+		if (offset < 0)
+			fail(wanted[i][1]);
+		printf("@offset name=%s.%s bytes=%ld\n", wanted[i][0], wanted[i][1], offset);
+	}
 	free(bytes);
 	free(btf_types);
 }

@@ -1,6 +1,7 @@
 /*
  * The lab guest's only program: it is the kernel's init, and makes the processes that tests look for.
- * What it knows, it tells on the console, a line "@name key=value ..." each; "@ready" is the last of the first ones.
+ * What it knows, it tells on the console, a line "@name key=value ..." each: "@boot" is the first, "@ready" comes when
+ * all the facts are told, "@failed" when it gives up.
  *
  *   microvmi-known   holds pages of known content (see fill), and tells where they are
  *   microvmi-ping,
@@ -8,6 +9,7 @@
  *   microvmi-marks   calls landmark() in a loop, and at every 100th turn executes an int3 and single-steps itself
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>
@@ -20,7 +22,18 @@
 #include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
+
+/* Tells why, and switches the machine off: QEMU ends, and whoever waits for the guest need not wait any longer. */
+static void fail(const char *what)
+{
+	printf("@failed what=%s errno=%d\n", what, errno);
+	tcdrain(STDOUT_FILENO);
+	reboot(RB_POWER_OFF);
+	_exit(1);
+}
 
 #include "btf.h"
 
@@ -31,6 +44,15 @@ struct shared {
 	volatile uint64_t landmarks, breakpoints, traps, rounds, debugs;
 };
 static struct shared *shared;
+
+/* The processes that tell facts write a byte each when they have. */
+static int told[2];
+
+static void tell(void)
+{
+	if (write(told[1], "", 1) != 1)
+		fail("tell");
+}
 
 static void name_process(const char *name)
 {
@@ -52,9 +74,8 @@ static uint64_t physical(const void *address)
 	uint64_t entry = 0;
 	int fd = open("/proc/self/pagemap", O_RDONLY);
 	if (fd < 0 || pread(fd, &entry, 8, (uintptr_t)address / PAGE * 8) != 8 || !(entry >> 63))
-		entry = 0;
-	if (fd >= 0)
-		close(fd);
+		fail("pagemap");
+	close(fd);
 	return (entry & ((1ull << 55) - 1)) * PAGE + (uintptr_t)address % PAGE;
 }
 
@@ -62,13 +83,14 @@ static void known(void)
 {
 	name_process("microvmi-known");
 	uint8_t *pages = mmap(NULL, KNOWN_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (pages == MAP_FAILED || mlock(pages, KNOWN_PAGES * PAGE) != 0)
+		fail("known-pages");
 	for (int n = 0; n < KNOWN_PAGES; n++)
 		fill(pages + n * PAGE, n);
-	mlock(pages, KNOWN_PAGES * PAGE);
 	printf("@known pid=%d virtual=0x%lx pages=%d\n", getpid(), (uintptr_t)pages, KNOWN_PAGES);
 	for (int n = 0; n < KNOWN_PAGES; n++)
 		printf("@page index=%d physical=0x%lx\n", n, physical(pages + n * PAGE));
-	printf("@known-done\n");
+	tell();
 	for (;;)
 		pause();
 }
@@ -79,7 +101,7 @@ static void switching(int in, int out, const char *name)
 	name_process(name);
 	for (;;) {
 		if (read(in, &byte, 1) != 1 || write(out, &byte, 1) != 1)
-			exit(1);
+			fail(name);
 		shared->rounds++;
 	}
 }
@@ -114,12 +136,14 @@ static void step_oneself(void)
 static void marks(void)
 {
 	name_process("microvmi-marks");
-	signal(SIGTRAP, on_trap);
+	if (signal(SIGTRAP, on_trap) == SIG_ERR)
+		fail("signal");
 	/* pagemap tells of pages that this process has touched. */
 	shared->landmarks = 0;
 	landmark(0);
 	printf("@marks pid=%d landmark=0x%lx code=0x%lx shared=0x%lx counters=0x%lx\n", getpid(), (uintptr_t)landmark,
 	       physical(landmark), (uintptr_t)shared, physical((void *)shared));
+	tell();
 	for (;;) {
 		landmark(++shared->landmarks);
 		if (shared->landmarks % 100 == 0) {
@@ -133,70 +157,99 @@ static void marks(void)
 	}
 }
 
-static void start(void (*process)(void))
+/* In the new process: true. */
+static int is_child(void)
 {
-	if (fork() == 0)
-		process();
+	pid_t pid = fork();
+	if (pid < 0)
+		fail("fork");
+	return pid == 0;
+}
+
+static FILE *opened(const char *path)
+{
+	FILE *file = fopen(path, "r");
+	if (!file)
+		fail(path);
+	return file;
 }
 
 static void symbols(void)
 {
-	static const char *const wanted[] = { "_text", "init_task", "init_top_pgt", "entry_SYSCALL_64", NULL };
+	static const char *const wanted[] = { "_text", "init_task", "init_top_pgt", "entry_SYSCALL_64" };
+	const size_t count = sizeof wanted / sizeof *wanted;
 	char line[512], name[256], type;
 	unsigned long address;
-	FILE *file = fopen("/proc/kallsyms", "r");
-	while (file && fgets(line, sizeof line, file))
+	size_t found = 0;
+	FILE *file = opened("/proc/kallsyms");
+	while (found < count && fgets(line, sizeof line, file))
 		if (sscanf(line, "%lx %c %255s", &address, &type, name) == 3)
-			for (int i = 0; wanted[i]; i++)
-				if (strcmp(name, wanted[i]) == 0)
+			for (size_t i = 0; i < count; i++)
+				if (address != 0 && strcmp(name, wanted[i]) == 0) {
 					printf("@symbol name=%s address=0x%lx\n", name, address);
-	if (file)
-		fclose(file);
+					found++;
+				}
+	fclose(file);
+	if (found < count)
+		fail("kallsyms");
 }
 
 static unsigned long context_switches(void)
 {
 	char line[512];
 	unsigned long count = 0;
-	FILE *file = fopen("/proc/stat", "r");
-	while (file && fgets(line, sizeof line, file))
+	FILE *file = opened("/proc/stat");
+	while (fgets(line, sizeof line, file))
 		sscanf(line, "ctxt %lu", &count);
-	if (file)
-		fclose(file);
+	fclose(file);
 	return count;
+}
+
+static void mounted(const char *type, const char *path)
+{
+	if (mkdir(path, 0755) != 0 && errno != EEXIST)
+		fail(path);
+	if (mount(type, path, type, 0, NULL) != 0)
+		fail(path);
 }
 
 int main(void)
 {
-	mkdir("/dev", 0755);
-	mkdir("/proc", 0755);
-	mkdir("/sys", 0755);
-	mount("dev", "/dev", "devtmpfs", 0, NULL);
-	mount("proc", "/proc", "proc", 0, NULL);
-	mount("sys", "/sys", "sysfs", 0, NULL);
-	int console = open("/dev/console", O_RDWR);
-	for (int fd = 0; fd < 3; fd++)
-		dup2(console, fd);
+	char byte;
+	int ping[2], pong[2];
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	printf("@boot\n");
+	mounted("devtmpfs", "/dev");
+	mounted("proc", "/proc");
+	mounted("sysfs", "/sys");
 
 	shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	mlock((void *)shared, PAGE);
+	if (shared == MAP_FAILED || mlock((void *)shared, PAGE) != 0)
+		fail("shared");
 	symbols();
 	print_offsets();
 
-	int ping[2], pong[2];
-	if (pipe(ping) != 0 || pipe(pong) != 0)
-		return 1;
-	if (fork() == 0)
+	if (pipe(ping) != 0 || pipe(pong) != 0 || pipe(told) != 0)
+		fail("pipe");
+	if (is_child())
 		switching(ping[0], pong[1], "microvmi-ping");
-	if (fork() == 0)
+	if (is_child())
 		switching(pong[0], ping[1], "microvmi-pong");
-	(void)!write(ping[1], "x", 1);
-	start(known);
-	start(marks);
-	sleep(1);
+	if (write(ping[1], "x", 1) != 1)
+		fail("ping");
+	if (is_child())
+		known();
+	if (is_child())
+		marks();
+	for (int process = 0; process < 2; process++)
+		if (read(told[0], &byte, 1) != 1)
+			fail("told");
 	printf("@ready\n");
 	for (unsigned long second = 1;; second++) {
+		int status;
+		pid_t pid = waitpid(-1, &status, WNOHANG);
+		if (pid > 0)
+			printf("@ended pid=%d status=0x%x\n", pid, status);
 		printf("@tick second=%lu switches=%lu rounds=%lu landmarks=%lu breakpoints=%lu traps=%lu\n", second,
 		       context_switches(), shared->rounds, shared->landmarks, shared->breakpoints, shared->traps);
 		sleep(1);

@@ -1,44 +1,71 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { cpio, directoriesOf } from './cpio.ts'
+import { type CpioEntry, cpio, directoriesOf } from './cpio.ts'
+import { initramfs } from './initramfs.ts'
 
-/** Reads an archive by the format's description alone. */
-function entriesIn(archive: Buffer): { path: string; mode: number; data: string }[] {
-  const found: { path: string; mode: number; data: string }[] = []
-  for (let at = 0; ; ) {
+interface Entry {
+  readonly name: string
+  readonly mode: number
+  readonly device: readonly number[]
+  readonly data: Buffer
+}
+
+/** Reads the "newc" format (Linux, Documentation/driver-api/early-userspace/buffer-format.rst). */
+function entriesOf(archive: Buffer): Entry[] {
+  const entries: Entry[] = []
+  const aligned = (offset: number) => (offset + 3) & ~3
+  for (let at = 0; at < archive.length; ) {
     expect(archive.toString('latin1', at, at + 6)).toBe('070701')
     const field = (index: number) =>
       Number.parseInt(archive.toString('latin1', at + 6 + index * 8, at + 14 + index * 8), 16)
-    const path = archive.toString('utf8', at + 110, at + 110 + field(11) - 1)
-    const data = (at + 110 + field(11) + 3) & ~3
-    if (path === 'TRAILER!!!') return found
-    found.push({ path, mode: field(1), data: archive.toString('hex', data, data + field(6)) })
-    at = (data + field(6) + 3) & ~3
+    const nameEnd = at + 110 + field(11)
+    expect(archive[nameEnd - 1]).toBe(0)
+    const start = aligned(nameEnd)
+    const data = archive.subarray(start, start + field(6))
+    entries.push({
+      name: archive.toString('latin1', at + 110, nameEnd - 1),
+      mode: field(1),
+      device: [field(9), field(10)],
+      data,
+    })
+    at = aligned(start + data.length)
   }
+  return entries
 }
 
-test('what goes in is read out, wherever it ends', () => {
-  const name = fc.stringMatching(/^[a-zé]{1,9}$/)
+test('holds the program whole, with a console', () => {
   fc.assert(
-    fc.property(fc.uniqueArray(fc.tuple(name, fc.uint8Array()), { selector: ([path]) => path }), (files) => {
-      const archive = cpio(files.map(([path, data]) => ({ path, type: 'file', data })))
-      expect(archive.length % 4).toBe(0)
-      expect(entriesIn(archive)).toEqual(
-        files.map(([path, data]) => ({ path, mode: 0o100644, data: Buffer.from(data).toString('hex') })),
-      )
+    fc.property(fc.uint8Array({ maxLength: 5000 }), (program) => {
+      const entries = entriesOf(initramfs(program))
+      expect(entries.at(-1)?.name).toBe('TRAILER!!!')
+      expect(entries.slice(0, -1).map(({ name, mode }) => [name, mode])).toEqual([
+        ['dev', 0o040755],
+        ['dev/console', 0o020600],
+        ['init', 0o100755],
+      ])
+      expect(entries[1]?.device).toEqual([5, 1])
+      expect(entries[2]?.data).toEqual(Buffer.from(program))
     }),
   )
 })
 
-test('links point, programs are executable', () => {
-  const archive = cpio([
-    { path: 'bin', type: 'directory' },
-    { path: 'bin/sh', type: 'link', data: 'busybox' },
-    { path: 'bin/busybox', type: 'executable', data: 'x' },
-  ])
-  expect(entriesIn(archive).map(({ mode }) => mode)).toEqual([0o040755, 0o120777, 0o100755])
+test('any files come out as they went in, and each time the same', () => {
+  const name = fc.stringMatching(/^[a-z]{1,9}$/)
+  const path = fc.array(name, { minLength: 1, maxLength: 4 }).map((names) => names.join('/'))
+  const file = fc.record({ path, type: fc.constantFrom('file', 'executable', 'link'), data: fc.uint8Array() })
+  fc.assert(
+    fc.property(fc.array(file, { maxLength: 5 }), (files: CpioEntry[]) => {
+      const archive = cpio(files)
+      expect(cpio(files)).toEqual(archive)
+      expect(
+        entriesOf(archive)
+          .slice(0, -1)
+          .map(({ name, data }) => ({ name, data })),
+      ).toEqual(files.map(({ path: at, data = '' }) => ({ name: at, data: Buffer.from(data) })))
+    }),
+  )
 })
 
-test('directories come before what is in them, each once', () => {
-  expect(directoriesOf(['a/b/c', 'a/d', 'e', 'a/b/f']).map(({ path }) => path)).toEqual(['a', 'a/b'])
+test('the directories above paths, each before what is in it', () => {
+  expect(directoriesOf(['a/b/c', 'a/b/d', 'e', 'a/f/g']).map(({ path }) => path)).toEqual(['a', 'a/b', 'a/f'])
 })

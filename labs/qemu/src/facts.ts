@@ -15,7 +15,10 @@ export interface Marks {
   /** The function that it calls all the time; physically, `code`. */
   readonly landmark: bigint
   readonly code: number
-  /** Its counters (struct shared, guest/init.c), of which it writes the first at every turn; physically, `counters`. */
+  /**
+   * Its counters (struct shared, guest/init.c), in every process of the guest; physically, `counters`. The first is
+   * written before each call.
+   */
   readonly shared: bigint
   readonly counters: number
 }
@@ -33,51 +36,45 @@ export interface Tick {
   readonly traps: number
 }
 
-interface Line {
-  readonly name: string
-  readonly fields: Readonly<Record<string, string>>
-}
-
-/** Reads the facts, once the guest has told all of them; `undefined` before. */
+/**
+ * Reads the facts of the guest's last boot, once it has told all of them; `undefined` before. Throws where the guest has
+ * failed, or where what it told is not whole.
+ */
 export function factsIn(console: string): GuestFacts | undefined {
-  const lines = linesOf(console)
-  const known = lines.find(({ name }) => name === 'known')
-  const marks = lines.find(({ name }) => name === 'marks')
-  const isReady = lines.some(({ name }) => name === 'ready') && lines.some(({ name }) => name === 'known-done')
-  if (!known || !marks || !isReady) return undefined
-  const table = (kind: string) => lines.filter(({ name }) => name === kind).map(({ fields }) => fields)
+  const lines = lastBoot(console)
+  const failed = lines.find(({ name }) => name === 'failed')
+  if (failed) throw new Error(`the guest failed: ${failed.text('what')} (errno ${failed.text('errno')})`)
+  if (!lines.some(({ name }) => name === 'ready')) return undefined
+  const known = only('known', lines)
+  const marks = only('marks', lines)
+  const table = (kind: string) => lines.filter(({ name }) => name === kind)
   return {
-    known: {
-      pid: Number(known.fields.pid),
-      virtual: BigInt(known.fields.virtual ?? 0),
-      physical: table('page').map((page) => Number(page.physical)),
-    },
+    known: { pid: known.number('pid'), virtual: known.bigint('virtual'), physical: pagesOf(known, table('page')) },
     marks: {
-      pid: Number(marks.fields.pid),
-      landmark: BigInt(marks.fields.landmark ?? 0),
-      code: Number(marks.fields.code),
-      shared: BigInt(marks.fields.shared ?? 0),
-      counters: Number(marks.fields.counters),
+      pid: marks.number('pid'),
+      landmark: marks.bigint('landmark'),
+      code: marks.number('code'),
+      shared: marks.bigint('shared'),
+      counters: marks.number('counters'),
     },
-    symbols: Object.fromEntries(table('symbol').map(({ name, address }) => [name, BigInt(address ?? 0)])),
-    offsets: Object.fromEntries(table('offset').map(({ name, bytes }) => [name, Number(bytes)])),
+    symbols: Object.fromEntries(table('symbol').map((line) => [line.text('name'), line.bigint('address')])),
+    offsets: Object.fromEntries(table('offset').map((line) => [line.text('name'), line.number('bytes')])),
   }
 }
 
-/** The guest's last counts. */
+/** The guest's last counts since its last boot. */
 export function lastTick(console: string): Tick | undefined {
-  const fields = linesOf(console)
+  const tick = lastBoot(console)
     .filter(({ name }) => name === 'tick')
-    .at(-1)?.fields
-  if (!fields) return undefined
-  const count = (name: string) => Number(fields[name])
+    .at(-1)
+  if (!tick) return undefined
   return {
-    second: count('second'),
-    switches: count('switches'),
-    rounds: count('rounds'),
-    landmarks: count('landmarks'),
-    breakpoints: count('breakpoints'),
-    traps: count('traps'),
+    second: tick.number('second'),
+    switches: tick.number('switches'),
+    rounds: tick.number('rounds'),
+    landmarks: tick.number('landmarks'),
+    breakpoints: tick.number('breakpoints'),
+    traps: tick.number('traps'),
   }
 }
 
@@ -90,13 +87,62 @@ export function knownPage(index: number): Uint8Array {
   return page
 }
 
-function linesOf(console: string): Line[] {
-  // A line is whole when its newline is there.
-  return [...console.matchAll(/^@([a-z-]+)(.*)\r?\n/gm)].map(([, name = '', rest = '']) => ({
-    name,
-    fields: Object.fromEntries([...rest.matchAll(/(\S+)=(\S+)/g)].map(([, key, value]) => [key, value])) as Record<
-      string,
-      string
-    >,
-  }))
+function pagesOf(known: Line, lines: readonly Line[]): number[] {
+  const pages = new Map(lines.map((line) => [line.number('index'), line.number('physical')]))
+  const count = known.number('pages')
+  const indexes = [...pages.keys()].sort((a, b) => a - b)
+  if (indexes.length !== count || indexes.some((index, place) => index !== place)) {
+    throw new Error(`the guest has ${count} known pages, but told where these are: ${indexes.join(', ')}`)
+  }
+  return indexes.map((index) => pages.get(index) ?? 0)
+}
+
+/** The last line of this name. */
+function only(name: string, lines: readonly Line[]): Line {
+  const line = lines.filter((candidate) => candidate.name === name).at(-1)
+  if (!line) throw new Error(`the guest is ready, but there is no whole line @${name} on its console`)
+  return line
+}
+
+/** A line `@name key=value ...` of the guest's. */
+class Line {
+  readonly name: string
+  readonly #fields: ReadonlyMap<string, string>
+
+  constructor(name: string, fields: ReadonlyMap<string, string>) {
+    this.name = name
+    this.#fields = fields
+  }
+
+  text(key: string): string {
+    const value = this.#fields.get(key)
+    if (value === undefined) throw new Error(`the guest's line @${this.name} has no ${key}`)
+    return value
+  }
+
+  bigint(key: string): bigint {
+    const value = this.text(key)
+    if (!/^(\d+|0x[0-9a-f]+)$/.test(value)) throw new Error(`the guest's line @${this.name} has ${key}=${value}`)
+    return BigInt(value)
+  }
+
+  number(key: string): number {
+    const value = Number(this.bigint(key))
+    if (!Number.isSafeInteger(value)) throw new Error(`the guest's line @${this.name} has ${key}=${this.text(key)}`)
+    return value
+  }
+}
+
+/** The whole lines since the last `@boot`: a guest that was reset tells everything anew. */
+function lastBoot(console: string): Line[] {
+  // A line is whole when its newline is there, and when the kernel has written nothing into it.
+  const lines = [...console.matchAll(/^@([a-z]+)((?: [a-z]+=[^\s=]+)*)\r?\n/gm)].map(([, name = '', rest = '']) => {
+    const pairs = rest.split(' ').slice(1)
+    return new Line(name, new Map(pairs.map((pair) => splitAt(pair, pair.indexOf('=')))))
+  })
+  return lines.slice(lines.map(({ name }) => name).lastIndexOf('boot') + 1)
+}
+
+function splitAt(pair: string, at: number): [string, string] {
+  return [pair.slice(0, at), pair.slice(at + 1)]
 }

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { LabUnavailable, once, unpacked } from '@microvmi/lab-debian'
@@ -9,6 +9,9 @@ import { initramfs } from './initramfs.ts'
 
 const run = promisify(execFile)
 const guest = fileURLToPath(new URL('../guest', import.meta.url))
+
+/** gcc's options for the guest's program. */
+const FLAGS = ['-O2', '-static', '-s', '-Wall', '-Wextra', '-Werror']
 
 /** What a guest is started from. */
 export interface Images {
@@ -38,18 +41,36 @@ export async function images(): Promise<Images> {
 
 /** The initramfs with the guest's program. */
 export async function guestInitramfs(): Promise<string> {
-  const hash = createHash('sha256')
-  for (const file of readdirSync(guest).sort()) hash.update(readFileSync(join(guest, file)))
-  const directory = await once(join('qemu-guest', hash.digest('hex').slice(0, 16)), async (made) => {
+  const directory = await once(join('qemu-guest', keyOf(FLAGS, inputs())), async (made) => {
     const init = join(made, 'init')
     try {
-      await run('gcc', ['-O2', '-static', '-s', '-Wall', '-Werror', '-o', init, join(guest, 'init.c')])
+      await run('gcc', [...FLAGS, '-o', init, join(guest, 'init.c')])
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw new LabUnavailable('needs gcc')
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw new LabUnavailable('needs gcc', { cause: error })
       throw error
     }
     writeFileSync(join(made, 'initrd'), initramfs(readFileSync(init)))
     rmSync(init)
   })
   return join(directory, 'initrd')
+}
+
+/** All that the guest is built from: its sources, and what packs them. */
+function inputs(): string[] {
+  return [
+    ...readdirSync(guest)
+      .sort()
+      .map((file) => join(guest, file)),
+    ...['./initramfs.ts', './cpio.ts'].map((file) => fileURLToPath(new URL(file, import.meta.url))),
+  ]
+}
+
+/** A name for what comes of these options and files. */
+export function keyOf(options: readonly string[], files: readonly string[]): string {
+  const hash = createHash('sha256').update(JSON.stringify(options))
+  for (const file of files) {
+    const content = readFileSync(file)
+    hash.update(JSON.stringify([basename(file), content.length])).update(content)
+  }
+  return hash.digest('hex').slice(0, 16)
 }

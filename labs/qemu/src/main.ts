@@ -1,71 +1,95 @@
-import { readFileSync, rmSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
-import { factsIn } from './facts.ts'
-import { startQemu } from './qemu.ts'
-import { runDirectories } from './run-directory.ts'
+import { setTimeout } from 'node:timers/promises'
+import { LabUnavailable } from '@microvmi/lab-debian'
+import { commandOf, USAGE, UsageError } from './command-line.ts'
+import { factsIn, type GuestFacts } from './facts.ts'
+import { type QemuOptions, runDirectories, startQemu } from './qemu.ts'
+import { keeperOf, processIn } from './run-directory.ts'
 
-const USAGE = `usage: npm run lab:qemu:up -- [--name NAME] [--vcpus N] [--memory MIB] [--ram file|memfd|private] [--gdb]
-       npm run lab:qemu:status
-       npm run lab:qemu:down
+const STOP_DEADLINE = 10_000
 
-up starts a Linux guest and prints, as JSON, how to reach it and what is in it; it runs until down.`
+class Interrupted extends Error {}
 
-const { positionals, values } = parseArgs({
-  allowPositionals: true,
-  options: {
-    name: { type: 'string' },
-    vcpus: { type: 'string' },
-    memory: { type: 'string' },
-    ram: { type: 'string' },
-    gdb: { type: 'boolean' },
-  },
-})
-
-const commands: Readonly<Record<string, () => Promise<void> | void>> = { up, down, status }
-const command = commands[positionals[0] ?? '']
-if (command) {
-  await command()
-} else {
-  console.error(USAGE)
-  process.exitCode = 2
+try {
+  const command = commandOf(process.argv.slice(2))
+  if (command.name === 'up') await up(command.options)
+  if (command.name === 'status') status()
+  if (command.name === 'down') await down()
+} catch (error) {
+  process.exitCode = 1
+  if (error instanceof UsageError) {
+    console.error(`${error.message}\n\n${USAGE}`)
+    process.exitCode = 2
+  } else {
+    console.error(error instanceof LabUnavailable || error instanceof Interrupted ? error.message : error)
+  }
 }
 
-async function up(): Promise<void> {
-  const { ram } = values
-  if (ram !== undefined && ram !== 'file' && ram !== 'memfd' && ram !== 'private') throw new Error(USAGE)
-  const lab = await startQemu({
-    detached: true,
-    ...(values.name === undefined ? {} : { name: values.name }),
-    ...(values.vcpus === undefined ? {} : { vcpus: Number(values.vcpus) }),
-    ...(values.memory === undefined ? {} : { memoryMiB: Number(values.memory) }),
-    ...(ram === undefined ? {} : { ram }),
-    gdb: values.gdb ?? false,
+async function up(options: QemuOptions): Promise<void> {
+  // From here on: nobody but this process would end a guest that is not up yet.
+  const interruption = new AbortController()
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+    process.once(signal, () => interruption.abort(new Interrupted(`${signal}: no guest was started`)))
+  }
+  const lab = await startQemu({ ...options, detached: true })
+  try {
+    const facts = options.paused ? undefined : await Promise.race([lab.ready(), aborted(interruption.signal)])
+    interruption.signal.throwIfAborted()
+    const { name, pid, directory, qmp, ownQmp, gdb, ramFile } = lab
+    print({ name, pid, directory, qmp, ownQmp, gdb, ramFile, facts })
+  } catch (error) {
+    await lab.stop()
+    throw error
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason)
+    signal.addEventListener('abort', () => reject(signal.reason))
   })
-  const { name, pid, directory, qmp, ownQmp, gdb, ramFile } = lab
-  print({ name, pid, directory, qmp, ownQmp, gdb, ramFile, facts: await lab.ready() })
 }
 
 function status(): void {
   print(
-    runDirectories().map((directory) => ({
-      directory,
-      pid: pidOf(directory),
-      facts: factsIn(readFileSync(join(directory, 'console'), 'latin1')),
-    })),
+    runDirectories.running().map((directory) => {
+      const there = (name: string) => (existsSync(join(directory, name)) ? join(directory, name) : undefined)
+      return {
+        directory,
+        pid: processIn(directory),
+        // A guest of a test's ends with the test.
+        endsBy: keeperOf(directory) === 'command' ? 'down' : 'itself',
+        qmp: there('qmp'),
+        ownQmp: there('own'),
+        gdb: there('gdb'),
+        ramFile: there('ram'),
+        ...told(there('console')),
+      }
+    }),
   )
 }
 
-function down(): void {
-  for (const directory of runDirectories()) {
-    process.kill(pidOf(directory), 'SIGKILL')
-    rmSync(directory, { recursive: true, force: true })
-    console.error(`${directory} is gone`)
+function told(console: string | undefined): { facts?: GuestFacts | undefined; problem?: string } {
+  try {
+    return { facts: factsIn(console === undefined ? '' : readFileSync(console, 'latin1')) }
+  } catch (error) {
+    return { problem: error instanceof Error ? error.message : String(error) }
   }
 }
 
-function pidOf(directory: string): number {
-  return Number(readFileSync(join(directory, 'pid'), 'utf8'))
+async function down(): Promise<void> {
+  for (const directory of runDirectories.running()) {
+    const pid = processIn(directory)
+    if (pid === undefined || keeperOf(directory) !== 'command') continue
+    process.kill(pid, 'SIGKILL')
+    for (const end = Date.now() + STOP_DEADLINE; processIn(directory) !== undefined; await setTimeout(20)) {
+      if (Date.now() > end)
+        throw new Error(`QEMU (process ${pid}) lives on after SIGKILL: ${directory} is left as it is`)
+    }
+    rmSync(directory, { recursive: true, force: true })
+    console.error(`${directory} is gone`)
+  }
 }
 
 /** Addresses beyond 2^53 are printed as hexadecimal strings. */

@@ -1,31 +1,62 @@
-import { once } from 'node:events'
 import { connect } from 'node:net'
-import { createInterface } from 'node:readline'
 
 /** A value of QMP's. */
 export type QmpValue = unknown
 
+/** One line from QEMU (docs/interop/qmp-spec: greeting, answer, error, event). */
+interface Message {
+  readonly QMP?: QmpValue
+  readonly id?: QmpValue
+  readonly return?: QmpValue
+  readonly error?: { readonly desc: string }
+}
+
+const DEADLINE = 60_000
+
 /**
  * Runs one command through a QMP socket of its own, as QEMU's own tools would: for tests to compare with. `human`
- * commands (`info registers`) are run by `human-monitor-command`.
+ * commands (`info registers`) are run by `human-monitor-command`. Connection, greeting and answer have one deadline, in
+ * milliseconds.
  */
-export async function monitor(socket: string, execute: string, args: Record<string, QmpValue> = {}): Promise<QmpValue> {
+export function monitor(
+  socket: string,
+  execute: string,
+  args: Record<string, QmpValue> = {},
+  deadline = DEADLINE,
+): Promise<QmpValue> {
   const connection = connect(socket)
-  connection.setTimeout(60_000, () =>
-    connection.destroy(new Error(`no answer to ${execute} on ${socket} within a minute`)),
-  )
-  try {
-    await once(connection, 'connect')
-    const lines = createInterface({ input: connection })[Symbol.asyncIterator]()
-    connection.write(`{"execute":"qmp_capabilities"}\n${JSON.stringify({ execute, arguments: args, id: 'lab' })}\n`)
-    for (let line = await lines.next(); !line.done; line = await lines.next()) {
-      const message = JSON.parse(line.value) as { id?: string; return?: QmpValue; error?: { desc: string } }
-      if (message.id !== 'lab') continue
-      if (message.error) throw new Error(`${execute}: ${message.error.desc}`)
-      return message.return
+  let rest = ''
+  let isSilent = true
+  return new Promise<QmpValue>((resolve, reject) => {
+    const timer = setTimeout(() => {
+      // A monitor serves one client at a time: the next one is connected, and hears nothing.
+      const hint = isSilent ? ': it says nothing; is there another client?' : ''
+      reject(new Error(`no answer to ${execute} on ${socket} within ${deadline} ms${hint}`))
+    }, deadline)
+    connection.once('error', reject)
+    connection.once('close', () => {
+      clearTimeout(timer)
+      reject(new Error(`${socket} was closed without an answer to ${execute}`))
+    })
+    const take = ({ QMP, id, return: value, error }: Message): void => {
+      if (QMP !== undefined) {
+        const command = JSON.stringify({ execute, arguments: args, id: 'lab' })
+        connection.write(`{"execute":"qmp_capabilities"}\n${command}\n`)
+      }
+      if (id !== 'lab') return
+      if (error) reject(new Error(`${execute}: ${error.desc}`))
+      else resolve(value)
     }
-    throw new Error(`the monitor at ${socket} was closed`)
-  } finally {
-    connection.destroy()
-  }
+    connection.setEncoding('utf8')
+    connection.on('data', (text: string) => {
+      isSilent = false
+      const lines = `${rest}${text}`.split('\n')
+      rest = lines.pop() ?? ''
+      try {
+        for (const line of lines) take(JSON.parse(line) as Message)
+      } catch (error) {
+        reject(error)
+      }
+    })
+  }).finally(() => connection.destroy())
 }

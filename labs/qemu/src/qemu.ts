@@ -3,10 +3,11 @@ import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { constants, setPriority } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
+import { argumentsOf, DEFAULT_MEMORY_MIB, DEFAULT_NAME } from './arguments.ts'
 import { factsIn, type GuestFacts, lastTick, type Tick } from './facts.ts'
-import { type Images, images } from './images.ts'
+import { images } from './images.ts'
 import { monitor } from './monitor.ts'
-import { createRunDirectory, noteOwner } from './run-directory.ts'
+import { noteOwner, RunDirectories } from './run-directory.ts'
 
 /** How the guest is to be. */
 export interface QemuOptions {
@@ -43,34 +44,49 @@ export interface QemuLab extends AsyncDisposable {
   readonly gdb: string | undefined
   /** The RAM file's path, where it has one. */
   readonly ramFile: string | undefined
-  /** Waits until the guest's processes run, and returns what it told of itself. */
+  /**
+   * Waits until the guest's processes run, and returns what it told of itself. Throws as soon as the guest fails or QEMU
+   * ends; the guest is still the caller's to stop then.
+   */
   ready(): Promise<GuestFacts>
   /** The guest's counts of the last second. */
   tick(): Tick | undefined
   /** All that the guest has written on its console. */
   console(): string
-  /** Kills QEMU and removes what it left. */
+  /** Kills QEMU and removes what it left. Throws, and removes nothing, where QEMU lives on all the same. */
   stop(): Promise<void>
 }
 
+const START_DEADLINE = 30_000
 const BOOT_DEADLINE = 120_000
 const STOP_DEADLINE = 10_000
 
+/** What QEMU leaves in a guest's directory besides RAM. */
+const SMALL_FILES = 2 ** 24
+
+/** The directories of this lab's guests. */
+export const runDirectories = new RunDirectories('microvmi-lab-')
+
+/** A directory for a QEMU that another lab starts and ends: `noteOwner` tells which that is. */
+export function createRunDirectory(): string {
+  return runDirectories.create('process', SMALL_FILES)
+}
+
 /**
- * Starts a Linux guest under software emulation, or on KVM inside the machine of labs/kvm. Without `detached`, it ends with this process, however that ends.
- * Throws `LabUnavailable` where it cannot come up.
+ * Starts a Linux guest under software emulation, or on KVM inside the machine of labs/kvm. Without `detached`, it ends
+ * with this process, however that ends. Throws `LabUnavailable` where it cannot come up.
  */
 export async function startQemu(options: QemuOptions = {}): Promise<QemuLab> {
-  const start = await images()
-  const directory = createRunDirectory()
-  const path = (name: string) => join(directory, name)
-  const args = argumentsOf(options, start, path)
-  const { root } = start
-  const log = openSync(path('log'), 'w', 0o600)
+  const files = await images()
+  const { root } = files
+  const ramBytes = (options.ram ?? 'file') === 'file' ? (options.memoryMiB ?? DEFAULT_MEMORY_MIB) * 2 ** 20 : 0
+  const directory = runDirectories.create(options.detached ? 'command' : 'process', ramBytes + SMALL_FILES)
+  const log = openSync(join(directory, 'log'), 'w', 0o600)
   // The kernel ends QEMU when its parent has ended: no path leaves one behind.
   const guard = options.detached ? [] : ['setpriv', '--pdeathsig', 'KILL', '--']
-  const [command = '', ...rest] = [...guard, join(root, 'usr/bin/qemu-system-x86_64'), ...args]
-  const child = spawn(command, rest, {
+  const qemu = [join(root, 'usr/bin/qemu-system-x86_64'), ...argumentsOf(options, files, directory)]
+  // Sockets and RAM are this user's alone, whoever may come into the directory.
+  const child = spawn('sh', ['-c', 'umask 077; exec "$@"', 'sh', ...guard, ...qemu], {
     stdio: ['ignore', log, log],
     detached: options.detached ?? false,
     env: {
@@ -83,7 +99,7 @@ export async function startQemu(options: QemuOptions = {}): Promise<QemuLab> {
   const lab = new RunningGuest(options, child, directory)
   try {
     await lab.started()
-    if (start.accelerator === 'kvm' && options.monitor !== false) await yieldToObservers(lab.ownQmp)
+    if (files.accelerator === 'kvm' && options.monitor !== false) await yieldToObservers(lab.ownQmp)
   } catch (error) {
     await lab.stop()
     throw error
@@ -104,7 +120,7 @@ class RunningGuest implements QemuLab {
   readonly #hasMonitor: boolean
 
   constructor(options: QemuOptions, child: ChildProcess, directory: string) {
-    this.name = options.name ?? 'microvmi-lab'
+    this.name = options.name ?? DEFAULT_NAME
     this.directory = directory
     this.qmp = join(directory, 'qmp')
     this.ownQmp = join(directory, 'own')
@@ -123,23 +139,28 @@ class RunningGuest implements QemuLab {
     return this.#child.pid ?? -1
   }
 
-  /** Waits for the sockets: then QEMU has read its command line. */
+  /** Waits until QEMU has read its command line, and answers. */
   async started(): Promise<void> {
-    const socket = this.#hasMonitor ? this.ownQmp : join(this.directory, 'console')
-    for (const end = Date.now() + STOP_DEADLINE; !existsSync(socket); await setTimeout(10)) {
-      if (this.#child.exitCode !== null || this.#child.pid === undefined || Date.now() > end) {
-        throw new Error(`QEMU did not start: ${this.#read('log') || 'it says nothing'}`)
+    const end = Date.now() + START_DEADLINE
+    const files = [this.#hasMonitor ? this.ownQmp : join(this.directory, 'console'), ...(this.gdb ? [this.gdb] : [])]
+    while (!files.every((file) => existsSync(file))) await this.#goOn(end, 'does not start')
+    while (this.#hasMonitor) {
+      try {
+        // A thread greets already while QEMU still reads its command line; commands are answered when it has.
+        await monitor(this.ownQmp, 'query-status', {}, Math.max(end - Date.now(), 1))
+        return
+      } catch (error) {
+        // The socket's file is there a moment before it takes connections; where QEMU has ended, that is what to tell.
+        await this.#goOn(end, `does not start (${String(error)})`)
       }
     }
   }
 
   async ready(): Promise<GuestFacts> {
-    for (const end = Date.now() + BOOT_DEADLINE; Date.now() < end; await setTimeout(50)) {
+    for (const end = Date.now() + BOOT_DEADLINE; ; await this.#goOn(end, 'runs, but its guest does not come up')) {
       const facts = factsIn(this.console())
       if (facts) return facts
-      if (this.#child.exitCode !== null) break
     }
-    throw new Error(`the guest did not come up. QEMU: ${this.#read('log')}\nConsole:\n${this.console()}`)
   }
 
   tick(): Tick | undefined {
@@ -151,14 +172,30 @@ class RunningGuest implements QemuLab {
   }
 
   async stop(): Promise<void> {
+    this.#child.ref()
     // Of a program that could not be started there is no process: the kernel would take 0 for our own group.
     if (this.#child.pid !== undefined) this.#child.kill('SIGKILL')
     await Promise.race([this.#ended, setTimeout(STOP_DEADLINE, undefined, { ref: false })])
+    if (endOf(this.#child) === undefined) {
+      const seconds = STOP_DEADLINE / 1000
+      throw new Error(`QEMU (process ${this.pid}) lives ${seconds} s after SIGKILL: ${this.directory} is left as it is`)
+    }
     rmSync(this.directory, { recursive: true, force: true })
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.stop()
+  }
+
+  /** Waits a little. Throws when QEMU has ended, or time is up. */
+  async #goOn(end: number, complaint: string): Promise<void> {
+    const ended = endOf(this.#child)
+    if (ended !== undefined || Date.now() > end) {
+      throw new Error(
+        `QEMU ${ended ?? complaint}: ${this.#read('log') || 'it says nothing'}\nConsole:\n${this.console()}`,
+      )
+    }
+    await setTimeout(10)
   }
 
   #read(name: string): string {
@@ -173,32 +210,9 @@ async function yieldToObservers(socket: string): Promise<void> {
   for (const vcpu of vcpus) setPriority(vcpu['thread-id'], constants.priority.PRIORITY_LOW)
 }
 
-function argumentsOf(
-  options: QemuOptions,
-  { root, kernel, initrd, accelerator }: Images,
-  path: (name: string) => string,
-): string[] {
-  const size = `${options.memoryMiB ?? 512}M`
-  const { ram = 'file', machine = 'q35', name = 'microvmi-lab' } = options
-  const backend = {
-    file: [`memory-backend-file,id=ram,size=${size},mem-path=${path('ram')},share=on`],
-    memfd: [`memory-backend-memfd,id=ram,size=${size},share=on`],
-    private: [],
-  }[ram]
-  const socket = (file: string) => `unix:${path(file)},server=on,wait=off`
-  return [
-    // A comma in an option's value is doubled.
-    ...['-name', `guest=${name.replaceAll(',', ',,')}`],
-    ...['-L', join(root, 'usr/share/qemu'), '-L', join(root, 'usr/share/seabios')],
-    ...['-accel', accelerator, '-cpu', options.cpu ?? 'qemu64', '-smp', String(options.vcpus ?? 1), '-m', size],
-    ...['-machine', ram === 'private' ? machine : `${machine},memory-backend=ram`],
-    ...backend.flatMap((object) => ['-object', object]),
-    ...['-display', 'none', '-nodefaults', '-nic', 'none', '-no-user-config'],
-    ...['-kernel', kernel, '-initrd', initrd],
-    ...['-append', options.commandLine ?? 'console=ttyS0 quiet nokaslr mitigations=off tsc=reliable panic=-1'],
-    ...['-serial', `file:${path('console')}`],
-    ...(options.monitor === false ? [] : ['-qmp', socket('qmp'), '-qmp', socket('own')]),
-    ...(options.gdb ? ['-gdb', socket('gdb')] : []),
-    ...(options.paused ? ['-S'] : []),
-  ]
+/** How a process has ended; `undefined` while it lives. */
+function endOf({ pid, exitCode, signalCode }: ChildProcess): string | undefined {
+  if (pid === undefined) return 'could not be run'
+  if (signalCode !== null) return `was killed by ${signalCode}`
+  return exitCode === null ? undefined : `ended with exit code ${exitCode}`
 }

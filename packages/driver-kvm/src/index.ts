@@ -1,6 +1,8 @@
 /**
- * Virtual machines on stock QEMU, with KVM or software emulation. Importing this registers the driver.
+ * Virtual machines on stock QEMU, with KVM or software emulation, and on KVM with introspection patches. Importing this
+ * registers both drivers.
  *
  * @packageDocumentation
  */
 export { type KvmOptions, kvm } from './driver.ts'
+export { type KvmiOptions, kvmi } from './kvmi/driver.ts'

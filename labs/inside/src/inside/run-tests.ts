@@ -15,20 +15,22 @@ import { resultText, type TestResult } from '../results.ts'
 const ENDINGS = new Set(['test-finished', 'test-failed-early', 'suite-finished', 'suite-failed-early'])
 
 /**
- * Runs a test file's tests, in the outer machine. Each result is a line, as soon as there is one: JSON on the port that
- * `MICROVMI_KVM_RESULTS` names, else text on the standard output. `MICROVMI_KVM_TESTS` is a pattern of full names.
+ * Runs a test file's tests, where the lab is. Each result is a line, as soon as there is one: JSON in the file (or
+ * port) that `MICROVMI_RESULTS` names, else text on the standard output. `MICROVMI_TESTS` is a pattern of full names.
  */
 export async function runTests(file: string, load: () => Promise<unknown>): Promise<void> {
-  const { MICROVMI_KVM_RESULTS: port, MICROVMI_KVM_TESTS: pattern } = process.env
+  const { MICROVMI_RESULTS: port, MICROVMI_TESTS: pattern } = process.env
   const sink = port === undefined ? undefined : openSync(port, 'w')
   let failed = false
   const runner = new Runner(pattern === undefined ? undefined : new RegExp(pattern), load, (result) => {
     failed ||= result.state === 'fail'
-    if (sink === undefined) process.stdout.write(resultText(result))
+    // A heading fails with what is below it: for a reader, only what its own hooks threw is news.
+    const isNews = result.type === 'test' || result.errors !== undefined
+    if (sink === undefined) process.stdout.write(isNews ? resultText(result) : '')
     else writeSync(sink, `${JSON.stringify(result)}\n`)
   })
   await startTests([file], runner)
-  // What a test left open must not keep the machine up.
+  // What a test left open must not keep it up.
   process.stdout.write('', () => process.exit(failed ? 1 : 0))
 }
 
@@ -37,6 +39,7 @@ class Runner implements VitestRunner {
   readonly #load: () => Promise<unknown>
   readonly #tell: (result: TestResult) => void
   readonly #tasks = new Map<string, Task>()
+  readonly #told = new Set<string>()
 
   constructor(pattern: RegExp | undefined, load: () => Promise<unknown>, tell: (result: TestResult) => void) {
     this.#load = load
@@ -69,6 +72,15 @@ class Runner implements VitestRunner {
     for (const file of files) this.#note(file)
   }
 
+  /** At once: should a later test end the process, what came before it is known. */
+  onAfterRunTask(test: Test): void {
+    this.#report(test)
+  }
+
+  onAfterRunSuite(suite: Suite): void {
+    this.#report(suite)
+  }
+
   async onTaskUpdate(_: unknown, events: TaskEventPack[]): Promise<void> {
     for (const [id, event] of events) {
       const task = this.#tasks.get(id)
@@ -85,8 +97,8 @@ class Runner implements VitestRunner {
     const { state, duration, errors = [] } = task.result ?? {}
     // @vitest/runner declares the note with the skipped state only in its compiled code.
     const note = Reflect.get(task.result ?? {}, 'note')
-    // A heading fails with what is below it: only what its own hooks threw is news.
-    if (task.type === 'suite' && errors.length === 0) return
+    if (this.#told.has(task.id)) return
+    this.#told.add(task.id)
     this.#tell({
       type: task.type,
       path: pathOf(task),

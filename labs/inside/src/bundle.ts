@@ -10,7 +10,7 @@ const here = (path: string) => fileURLToPath(new URL(path, import.meta.url))
 const TEST_FILE = /\.test\.ts$/
 
 /**
- * One module with all that a program of this workspace imports: the outer machine has no node_modules. A test file's
+ * One module with all that a program of this workspace imports: where it runs there are no node_modules. A test file's
  * runs its tests, and writes each result as a line (inside/run-tests.ts).
  */
 export async function bundled(file: string): Promise<Uint8Array> {
@@ -41,7 +41,7 @@ await runTests(${JSON.stringify(file)}, () => import(${JSON.stringify(file)}))`
   return output.contents
 }
 
-/** koffi with its library for x86-64 Linux, as files below `node_modules`. */
+/** koffi with its library for x86-64 Linux, as files by path, below `node_modules`. */
 export function koffiFiles(): Map<string, Uint8Array> {
   const files = new Map<string, Uint8Array>()
   const koffi = dirname(createRequire(import.meta.url).resolve('koffi'))

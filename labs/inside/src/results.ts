@@ -1,4 +1,4 @@
-/** What the outer machine tells of one test, or of a heading whose hooks failed: a line of JSON each. */
+/** What is told of one test, or of a heading whose hooks failed: a line of JSON each. */
 export interface TestResult {
   readonly type: 'test' | 'suite'
   /** The headings above it and its own name. A file's own result has none. */

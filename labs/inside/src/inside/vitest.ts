@@ -1,4 +1,4 @@
-// What test files import from vitest, in a bundle for the outer machine: the same runner and the same assertions without
+// What test files import from vitest, in a bundle: the same runner and the same assertions without
 // the rest of vitest, which starts within a second even in emulation.
 import { setTimeout } from 'node:timers/promises'
 import {

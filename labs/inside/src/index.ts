@@ -1,0 +1,3 @@
+export { bundled, koffiFiles } from './bundle.ts'
+export { HostRunner } from './host-runner.ts'
+export type { Place, TestJob } from './tests-inside.ts'

@@ -1,0 +1,3 @@
+export { hyperVLibraries } from './libraries.ts'
+export { runOnWindows, type WindowsJob } from './run.ts'
+export { windowsPath } from './wine.ts'

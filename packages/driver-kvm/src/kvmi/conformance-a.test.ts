@@ -1,0 +1,3 @@
+import { conform } from './conformance.testing.ts'
+
+await conform('A')
