@@ -10,7 +10,7 @@ const out = join(root, 'docs/.examples')
 
 const FENCE = /^([ \t]*(?:\*[ ])?[ \t]*)```ts\n([\s\S]*?)^\1```/gm
 
-const pages = ['README.md', 'docs/**/*.md', 'packages/*/README.md', 'examples/*/README.md', 'packages/*/src/**/*.ts']
+const pages = ['README.md', 'docs/**/*.md', 'packages/*/*.md', 'examples/*/README.md', 'packages/*/src/**/*.ts']
 const files = list(pages).filter((file) => !/\.(test|testing|types)\.ts$/.test(file) && !file.includes('node_modules'))
 
 rmSync(out, { recursive: true, force: true })

@@ -11,6 +11,7 @@ import { buildBaselines } from './baselines.ts'
 import { breakpointEvents, countSwitches } from './events.ts'
 import { installCli } from './installed-cli.ts'
 import { commandLineDump, privateDump, privateReads, type Subject, sharedDumps, sharedReads } from './rows.ts'
+import { withFdpRows } from './rows-over-fdp.ts'
 import { markdown, measure, type Result } from './table.ts'
 
 const ROUNDS = 9
@@ -21,6 +22,8 @@ const baselines = await buildBaselines()
 const results: Result[] = []
 
 console.error(`${ROUNDS} rounds a row, ours and the peer's by turns; medians`)
+
+await withFdpRows(baselines, add)
 
 await withGuest({ ram: 'file' }, async (subject) => {
   for (const row of sharedDumps(subject, '512 MiB of a Linux guest')) await add(row)

@@ -1,3 +1,7 @@
 export { bundled, koffiFiles } from './bundle.ts'
+export { type Emulator, emulator } from './emulator.ts'
 export { HostRunner } from './host-runner.ts'
+export { jobOf } from './job.ts'
+export { librariesOf } from './libraries.ts'
+export { type Job, type Machine, RESULTS, runInMachine } from './machine.ts'
 export type { Place, TestJob } from './tests-inside.ts'

@@ -1,6 +1,5 @@
-import { HostRunner, type Place, type TestJob } from '@microvmi/lab-inside'
-import { jobOf } from './job.ts'
-import { RESULTS, runInMachine } from './machine.ts'
+import { HostRunner, jobOf, type Place, RESULTS, runInMachine, type TestJob } from '@microvmi/lab-inside'
+import { ENVIRONMENT, outerMachine } from './machine.ts'
 
 /** From power-on to the last result, in milliseconds. */
 const DEADLINE = 10 * 60_000
@@ -12,9 +11,9 @@ export default class KvmRunner extends HostRunner {
 
 async function run({ file, environment, result, signal }: TestJob): Promise<number> {
   const job = await jobOf(['node', file])
-  return runInMachine({
+  return runInMachine(await outerMachine(), {
     ...job,
-    environment: { ...job.environment, ...environment, MICROVMI_RESULTS: RESULTS },
+    environment: { ...job.environment, ...ENVIRONMENT, ...environment, MICROVMI_RESULTS: RESULTS },
     stdout: process.stdout,
     stderr: process.stderr,
     result,

@@ -3,8 +3,8 @@ import { readdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { once, unpacked } from '@microvmi/lab-debian'
+import { librariesOf } from '@microvmi/lab-inside'
 import { type CpioEntry, cpio, directoriesOf, guestInitramfs } from '@microvmi/lab-qemu'
-import { librariesOf } from './libraries.ts'
 
 /** What the outer machine boots. */
 export interface MachineImage {

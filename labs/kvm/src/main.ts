@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util'
 import { LabUnavailable } from '@microvmi/lab-debian'
-import { jobOf } from './job.ts'
-import { runInMachine } from './machine.ts'
+import { jobOf, runInMachine } from '@microvmi/lab-inside'
+import { ENVIRONMENT, outerMachine } from './machine.ts'
 
 const USAGE = `usage: node --import tsx labs/kvm/src/main.ts run [--copy FILE]... [--timeout SECONDS] -- COMMAND [ARGUMENT]...
 
@@ -29,7 +29,9 @@ if (verb !== 'run' || command.length === 0 || !(timeout > 0)) {
 } else {
   try {
     const job = await jobOf(command, values.copy)
-    process.exitCode = await runInMachine({ ...job, stdout: process.stdout, stderr: process.stderr, timeout })
+    const environment = { ...job.environment, ...ENVIRONMENT }
+    const output = { stdout: process.stdout, stderr: process.stderr }
+    process.exitCode = await runInMachine(await outerMachine(), { ...job, environment, ...output, timeout })
   } catch (error) {
     if (!(error instanceof LabUnavailable)) throw error
     console.error(`labs/kvm cannot run here: ${error.message}`)

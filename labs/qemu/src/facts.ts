@@ -1,3 +1,6 @@
+import { isReady, lastBoot, only } from './console-lines.ts'
+import { pagesOf } from './known-pages.ts'
+
 /** What the guest told on its console. Addresses that may be above 2^53 are bigints. */
 export interface GuestFacts {
   /** The process `microvmi-known`: its pages' virtual address, and where each page is in physical memory. */
@@ -42,9 +45,7 @@ export interface Tick {
  */
 export function factsIn(console: string): GuestFacts | undefined {
   const lines = lastBoot(console)
-  const failed = lines.find(({ name }) => name === 'failed')
-  if (failed) throw new Error(`the guest failed: ${failed.text('what')} (errno ${failed.text('errno')})`)
-  if (!lines.some(({ name }) => name === 'ready')) return undefined
+  if (!isReady(lines)) return undefined
   const known = only('known', lines)
   const marks = only('marks', lines)
   const table = (kind: string) => lines.filter(({ name }) => name === kind)
@@ -76,73 +77,4 @@ export function lastTick(console: string): Tick | undefined {
     breakpoints: tick.number('breakpoints'),
     traps: tick.number('traps'),
   }
-}
-
-/** What page `index` of the process `microvmi-known` holds (`fill` in guest/init.c). */
-export function knownPage(index: number): Uint8Array {
-  const page = new Uint8Array(4096)
-  new TextEncoder().encodeInto('microvmi-known\r\n', page)
-  new DataView(page.buffer).setBigUint64(16, BigInt(index), true)
-  for (let at = 24; at < page.length; at++) page[at] = (index * 31 + at * 7) % 251
-  return page
-}
-
-function pagesOf(known: Line, lines: readonly Line[]): number[] {
-  const pages = new Map(lines.map((line) => [line.number('index'), line.number('physical')]))
-  const count = known.number('pages')
-  const indexes = [...pages.keys()].sort((a, b) => a - b)
-  if (indexes.length !== count || indexes.some((index, place) => index !== place)) {
-    throw new Error(`the guest has ${count} known pages, but told where these are: ${indexes.join(', ')}`)
-  }
-  return indexes.map((index) => pages.get(index) ?? 0)
-}
-
-/** The last line of this name. */
-function only(name: string, lines: readonly Line[]): Line {
-  const line = lines.filter((candidate) => candidate.name === name).at(-1)
-  if (!line) throw new Error(`the guest is ready, but there is no whole line @${name} on its console`)
-  return line
-}
-
-/** A line `@name key=value ...` of the guest's. */
-class Line {
-  readonly name: string
-  readonly #fields: ReadonlyMap<string, string>
-
-  constructor(name: string, fields: ReadonlyMap<string, string>) {
-    this.name = name
-    this.#fields = fields
-  }
-
-  text(key: string): string {
-    const value = this.#fields.get(key)
-    if (value === undefined) throw new Error(`the guest's line @${this.name} has no ${key}`)
-    return value
-  }
-
-  bigint(key: string): bigint {
-    const value = this.text(key)
-    if (!/^(\d+|0x[0-9a-f]+)$/.test(value)) throw new Error(`the guest's line @${this.name} has ${key}=${value}`)
-    return BigInt(value)
-  }
-
-  number(key: string): number {
-    const value = Number(this.bigint(key))
-    if (!Number.isSafeInteger(value)) throw new Error(`the guest's line @${this.name} has ${key}=${this.text(key)}`)
-    return value
-  }
-}
-
-/** The whole lines since the last `@boot`: a guest that was reset tells everything anew. */
-function lastBoot(console: string): Line[] {
-  // A line is whole when its newline is there, and when the kernel has written nothing into it.
-  const lines = [...console.matchAll(/^@([a-z]+)((?: [a-z]+=[^\s=]+)*)\r?\n/gm)].map(([, name = '', rest = '']) => {
-    const pairs = rest.split(' ').slice(1)
-    return new Line(name, new Map(pairs.map((pair) => splitAt(pair, pair.indexOf('=')))))
-  })
-  return lines.slice(lines.map(({ name }) => name).lastIndexOf('boot') + 1)
-}
-
-function splitAt(pair: string, at: number): [string, string] {
-  return [pair.slice(0, at), pair.slice(at + 1)]
 }

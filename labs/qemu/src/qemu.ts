@@ -84,9 +84,11 @@ export async function startQemu(options: QemuOptions = {}): Promise<QemuLab> {
   const log = openSync(join(directory, 'log'), 'w', 0o600)
   // The kernel ends QEMU when its parent has ended: no path leaves one behind.
   const guard = options.detached ? [] : ['setpriv', '--pdeathsig', 'KILL', '--']
-  const qemu = [join(root, 'usr/bin/qemu-system-x86_64'), ...argumentsOf(options, files, directory)]
   // Sockets and RAM are this user's alone, whoever may come into the directory.
-  const child = spawn('sh', ['-c', 'umask 077; exec "$@"', 'sh', ...guard, ...qemu], {
+  const shell = ['sh', '-c', 'umask 077; exec "$@"', 'sh']
+  const qemu = [join(root, 'usr/bin/qemu-system-x86_64'), ...argumentsOf(options, files, directory)]
+  const [command = '', ...rest] = [...guard, ...shell, ...qemu]
+  const child = spawn(command, rest, {
     stdio: ['ignore', log, log],
     detached: options.detached ?? false,
     env: {

@@ -82,44 +82,47 @@ export class QemuBackend implements BackendWith<(typeof PROMISES)[number]> {
       locator = new MemoryLocator(qmp, pid, ways.has('shared'))
       const saved = new SavedMemory(qmp, this.#directory)
       this.memory = new GuestRam(locator, host, saved, qmp, () => this.#throwGone())
+      this.warnings = warnings
+      const onKvm = this.#accelerator === 'kvm'
+      const possible = {
+        'memory.write': this.memory.isWritable,
+        'memory.map': this.memory.isMappable,
+        'events.msr': !onKvm,
+        inject: this.vcpuCount === 1,
+      }
+      this.capabilities = [...PROMISES, ...POSSIBLE.filter((name) => possible[name])]
+      this.lacks = {
+        'memory.write': "this user may write neither to QEMU's memory nor to its RAM file",
+        'memory.map':
+          'its RAM is not in shared memory: start QEMU with -object memory-backend-memfd,share=on,… for that',
+        'events.msr':
+          "a kernel has more wrmsr instructions than a vCPU has debug registers; the driver 'kvmi' has them",
+        inject: 'QEMU injects NMIs only, and into all vCPUs at once: this VM has several',
+      }
+      const stub = new GdbStub(qmp, this.#directory, timeout)
+      this.running = new QemuRunState(qmp, stub)
+      const recovered = recover(qmp, stub, this.running, this.vcpuCount)
+      if (recovered !== undefined) warnings.push(recovered)
+      this.registers = new QemuRegisters(qmp, this.running, this.#directory)
+      this.msr = new QemuMsrs(this.registers)
+      const code = new CodeMemory(this.memory)
+      const points = new Breakpoints(onKvm, code, this.memory.patches)
+      this.events = new QemuEvents(qmp, {
+        ...{ run: this.running, stub, registers: this.registers, points, code, onKvm },
+        vcpuCount: () => this.vcpuCount,
+        failed: (error) => {
+          this.#gone = error
+          // The descriptor would be readable for ever.
+          qmp.close()
+        },
+      })
     } catch (error) {
       host?.close()
       locator?.close()
       qmp.close()
+      this.#directory.remove()
       throw error
     }
-    this.warnings = warnings
-    const onKvm = this.#accelerator === 'kvm'
-    const possible = {
-      'memory.write': this.memory.isWritable,
-      'memory.map': this.memory.isMappable,
-      'events.msr': !onKvm,
-      inject: this.vcpuCount === 1,
-    }
-    this.capabilities = [...PROMISES, ...POSSIBLE.filter((name) => possible[name])]
-    this.lacks = {
-      'memory.write': "this user may write neither to QEMU's memory nor to its RAM file",
-      'memory.map': 'its RAM is not in shared memory: start QEMU with -object memory-backend-memfd,share=on,… for that',
-      'events.msr': "a kernel has more wrmsr instructions than a vCPU has debug registers; the driver 'kvmi' has them",
-      inject: 'QEMU injects NMIs only, and into all vCPUs at once: this VM has several',
-    }
-    const stub = new GdbStub(qmp, this.#directory, timeout)
-    this.running = new QemuRunState(qmp, stub)
-    const recovered = recover(qmp, stub, this.running, this.vcpuCount)
-    if (recovered !== undefined) warnings.push(recovered)
-    this.registers = new QemuRegisters(qmp, this.running, this.#directory)
-    this.msr = new QemuMsrs(this.registers)
-    const code = new CodeMemory(this.memory)
-    const points = new Breakpoints(onKvm, code, this.memory.patches)
-    this.events = new QemuEvents(qmp, {
-      ...{ run: this.running, stub, registers: this.registers, points, code, onKvm },
-      vcpuCount: () => this.vcpuCount,
-      failed: (error) => {
-        this.#gone = error
-        // The descriptor would be readable for ever.
-        qmp.close()
-      },
-    })
   }
 
   get vcpuCount(): number {

@@ -35,8 +35,8 @@ export class GdbStub {
 
   /** Whether a process that was killed has left a stub, and perhaps breakpoints, in the VM. */
   get hasLeftover(): boolean {
-    const path = this.#present()
-    return path !== undefined && isLeftover(path)
+    const present = this.#present()
+    return present !== undefined && isLeftover(present.path)
   }
 
   /** Closes the connection; the VM stays as it is. */
@@ -46,10 +46,14 @@ export class GdbStub {
   }
 
   #start(): string {
-    const path = this.#present()
-    if (path !== undefined && !isLeftover(path)) return path
+    const present = this.#present()
+    if (present !== undefined && !isLeftover(present.path)) {
+      // A connection that waits behind another is taken when that one has gone, ended by then or not, and stops the VM.
+      if (present.hasClient) throw new MicrovmiError('BUSY', `QEMU's gdbstub at ${present.path} has a client: end it`)
+      return present.path
+    }
     // QEMU makes no second one beside the first.
-    if (path !== undefined) this.#qmp.human('gdbserver none')
+    if (present !== undefined) this.#qmp.human('gdbserver none')
     this.#ours = this.#directory.path('gdb')
     const answer = this.#qmp.human(`gdbserver unix:${this.#ours},server=on,wait=off`)
     if (existsSync(this.#ours)) return this.#ours
@@ -65,17 +69,19 @@ export class GdbStub {
     rmSync(path, { force: true })
   }
 
-  /** The socket of the stub that QEMU has now. */
-  #present(): string | undefined {
+  /** The socket of the stub that QEMU has now, and whether somebody is connected to it. */
+  #present(): { path: string; hasClient: boolean } | undefined {
     const stub = array(this.#qmp.execute('query-chardev'), 'query-chardev')
       .map((chardev) => object(chardev, 'chardev'))
       .find(({ label }) => label === 'gdb')
     if (!stub) return undefined
-    const path = /unix:([^,]+)/.exec(String(stub.filename))?.[1]
-    if (path !== undefined) return path
+    const filename = String(stub.filename)
+    const path = /unix:([^,]+)/.exec(filename)?.[1]
+    // QEMU, chardev/char-socket.c, tcp_chr_disconnect_locked().
+    if (path !== undefined) return { path, hasClient: !filename.startsWith('disconnected:') }
     throw new MicrovmiError(
       'BUSY',
-      `QEMU's gdbstub is at ${String(stub.filename)}, and microvmi needs one at a unix socket. Start QEMU with ` +
+      `QEMU's gdbstub is at ${filename}, and microvmi needs one at a unix socket. Start QEMU with ` +
         '-gdb unix:PATH,server=on,wait=off, or with none',
     )
   }

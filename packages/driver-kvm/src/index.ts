@@ -5,4 +5,5 @@
  * @packageDocumentation
  */
 export { type KvmOptions, kvm } from './driver.ts'
-export { type KvmiOptions, kvmi } from './kvmi/driver.ts'
+export { kvmi } from './kvmi/driver.ts'
+export type { KvmiOptions } from './kvmi/options.ts'

@@ -2,7 +2,8 @@
  * The process that peers live in: a synchronous client would wait for ever for one on its own thread. Takes calls from
  * `peers.testing.ts` by IPC.
  */
-import { createConnection } from 'node:net'
+import { createConnection, type Socket } from 'node:net'
+import { setTimeout } from 'node:timers/promises'
 import { hello, type PeerOptions, QemuPeer } from './qemu-peer.testing.ts'
 
 const peers = new Map<number, QemuPeer>()
@@ -46,12 +47,29 @@ const calls = {
     const { breakpoints, debugExceptions, rounds } = find(peer).guest.process(name)
     return { breakpoints, debugExceptions, rounds }
   },
-  /** A peer that is given as the body of a function of the socket: for what no kernel would say. */
-  raw(path: string, source: string) {
-    const socket = createConnection(path)
-    socket.on('error', () => {})
+  /**
+   * A peer that is given as the body of a function of the socket: for what no kernel would say. It dials in once, when
+   * there is somewhere to.
+   */
+  async raw(path: string, source: string) {
+    const socket = await dialIn(path)
     new Function('socket', 'hello', 'Buffer', source)(socket, hello, Buffer)
+    // What the source does on connecting it has yet to do.
+    socket.emit('connect')
   },
+}
+
+/** A connection to who listens there, as soon as somebody does. */
+async function dialIn(path: string): Promise<Socket> {
+  for (;;) {
+    const socket = createConnection(path)
+    const isConnected = await new Promise<boolean>((resolve) => {
+      socket.once('connect', () => resolve(true))
+      socket.on('error', () => resolve(false))
+    })
+    if (isConnected) return socket
+    await setTimeout(5)
+  }
 }
 
 function find(peer: number): QemuPeer {

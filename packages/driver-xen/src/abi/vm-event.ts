@@ -75,8 +75,8 @@ export const ACCESS = { read: 1, write: 2, execute: 4, virtualAddressValid: 8 } 
 
 /** The general registers in the order of struct vm_event_regs_x86, from its start, 8 bytes each. */
 const GENERAL = [
-  ...['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi'],
-  ...['r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15', 'rflags'],
+  ...(['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi'] as const),
+  ...(['r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15', 'rflags'] as const),
 ] as const
 type General = (typeof GENERAL)[number]
 
@@ -86,15 +86,48 @@ export function settableRegisters(abi: Abi): ReadonlyMap<string, number> {
   return new Map([...general, ['rip', SLOT.data + abi.registers.rip]])
 }
 
-/** The registers that come with a request: a fresh object. */
-export function registersOf(slot: DataView, abi: Abi): Registers {
-  const layout = abi.registers
+/** The registers that come with a request: a fresh object. Of segments, what the interface version has. */
+export function registersOf(slot: DataView, { registers: layout }: Abi): Registers {
   const word = (offset: number) => slot.getBigUint64(SLOT.data + offset, true)
   const general = {} as Record<General, bigint>
   for (const [index, name] of GENERAL.entries()) general[name] = word(8 * index)
-  const { gdt } = layout
+  const { gdt, shadowGs, dr6 } = layout
   return {
     architecture: 'x86-64',
-    ...general as Readonly<Record<'rax' | 'rbx' | 'rcx' | 'rdx' | 'rsi' | 'rdi' | 'rbp' | 'rsp' | 'rflags', bigint>>,
-  } as never
+    ...general,
+    ...{ rip: word(layout.rip), cr0: word(layout.cr0), cr2: word(layout.cr2), cr3: word(layout.cr3) },
+    ...{ cr4: word(layout.cr4), dr7: word(layout.dr7), efer: word(layout.efer), star: word(layout.star) },
+    ...{ lstar: word(layout.lstar), sysenterCs: word(layout.sysenterCs), sysenterEsp: word(layout.sysenterEsp) },
+    ...{ sysenterEip: word(layout.sysenterEip), kernelGsBase: shadowGs === undefined ? undefined : word(shadowGs) },
+    dr6: dr6 === undefined ? undefined : word(dr6),
+    gdt: gdt && { base: word(gdt.base), limit: slot.getUint16(SLOT.data + gdt.limit, true) },
+    ...segmentsOf(slot, layout),
+  }
+}
+
+const SEGMENTS = ['cs', 'ss', 'ds', 'es', 'fs', 'gs'] as const
+
+/** From interface version 4 on: bases of cs to es in 32 bits, and limit and attributes of all six in a word. */
+function segmentsOf(slot: DataView, layout: EventRegisterLayout): { [Name in (typeof SEGMENTS)[number]]?: Segment } {
+  const { bases, segments, selectors, fsBase, gsBase } = layout
+  if (bases === undefined || segments === undefined || selectors === undefined) return {}
+  const found: { [Name in (typeof SEGMENTS)[number]]?: Segment } = {}
+  for (const [index, name] of SEGMENTS.entries()) {
+    // struct vm_event_x86_selector_reg: limit in 20 bits, not yet multiplied, then the rights in 12 bits.
+    const word = slot.getUint32(SLOT.data + segments + 4 * index, true)
+    const rights = word >>> 20
+    const limit = word & 0xf_ffff
+    const isInPages = (rights & 0x800) !== 0
+    const base =
+      name === 'fs' || name === 'gs'
+        ? slot.getBigUint64(SLOT.data + (name === 'fs' ? fsBase : gsBase), true)
+        : BigInt(slot.getUint32(SLOT.data + bases + 4 * index, true))
+    found[name] = {
+      selector: slot.getUint16(SLOT.data + selectors + 2 * index, true),
+      base,
+      limit: isInPages ? limit * 4096 + 4095 : limit,
+      attributes: (rights & 0xff) | ((rights & 0xf00) << 4),
+    }
+  }
+  return found
 }

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Readable } from 'node:stream'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { lines, Port } from './port.ts'
@@ -40,6 +41,22 @@ test('a port hands on what is written to it, and ends with its writer', async ()
     socket.end('what is written')
     await port.ended
     expect(Buffer.concat(taken).toString()).toBe('what is written')
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+})
+
+test('what the machine is to read comes when it is there to read it, and Ctrl-D at the end', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'microvmi-port-'))
+  try {
+    using port = new Port(join(directory, 'port'), () => undefined, Readable.from([Buffer.from('xl list\n')]))
+    await port.listening()
+    const socket = connect(join(directory, 'port'))
+    let read = ''
+    while (!read.endsWith('\x04')) read += (await once(socket, 'data')).join('')
+    expect(read).toBe('xl list\n\x04')
+    socket.end()
+    await port.ended
   } finally {
     rmSync(directory, { recursive: true })
   }

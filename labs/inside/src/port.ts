@@ -1,7 +1,10 @@
 import { once } from 'node:events'
 import { createServer } from 'node:net'
+import type { Readable } from 'node:stream'
 
-/** A virtio serial port of the machine's, as a socket that the emulator connects to. */
+const END_OF_TRANSMISSION = '\x04'
+
+/** A virtio serial port or console of the machine's, as a socket that the emulator connects to. */
 export class Port implements Disposable {
   /** When the emulator has connected and gone. */
   readonly ended: Promise<void>
@@ -10,12 +13,15 @@ export class Port implements Disposable {
   /**
    * @param path the socket's
    * @param take is given what the machine writes, as it comes
+   * @param input what the machine is to read, if anything; at its end, a terminal's Ctrl-D
    */
-  constructor(path: string, take: (bytes: Buffer) => void) {
+  constructor(path: string, take: (bytes: Buffer) => void, input?: Readable) {
     this.ended = new Promise((resolve, reject) => {
       this.#server.once('error', reject)
       this.#server.once('connection', (socket) => {
         socket.on('data', take)
+        input?.on('data', (bytes) => socket.write(bytes))
+        input?.once('end', () => socket.write(END_OF_TRANSMISSION))
         socket.once('error', reject)
         socket.once('close', () => resolve())
       })

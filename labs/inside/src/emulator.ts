@@ -1,9 +1,6 @@
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { once, unpacked } from '@microvmi/lab-debian'
-
-/** Debian 12's own QEMU (7.2) does not arm an inner guest's debug registers in VMRUN: a newer one is needed. */
-const SUITE = ['bookworm-backports', 'bookworm']
+import { basename, join } from 'node:path'
+import { once } from '@microvmi/lab-debian'
 
 /**
  * `mov r9, rcx; xor edx, edx; mov esi, SVM_EXIT_SWINT; call`: where QEMU 7.2 to 11.1 check whether an INT3 of an inner
@@ -14,17 +11,20 @@ const EXIT_CODE_AT = 6
 /** SVM_EXIT_EXCP_BASE + 3, the exit code of #BP (target/i386/svm.h). */
 const BREAKPOINT_EXCEPTION = 0x43
 
-/** How the emulator of the outer machine is started. */
-export interface OuterQemu {
+/** How an emulator is started. */
+export interface Emulator {
   readonly command: string
-  /** What comes before QEMU's own arguments. */
+  /** What comes before its own arguments. */
   readonly leading: readonly string[]
+  readonly environment: Readonly<Record<string, string>>
 }
 
-/** A QEMU whose emulation of AMD's SVM serves breakpoints of inner guests, from Debian's packages. */
-export async function outerQemu(): Promise<OuterQemu> {
-  const root = await unpacked({ packages: ['qemu-system-x86', 'seabios'], suite: SUITE })
-  const directory = await once(`kvm-lab/qemu-${root.split('/').at(-1)}`, (made) => {
+/**
+ * The QEMU of an unpacked set of packages (`qemu-system-x86` and `seabios`, with all that they depend on), whose emulation
+ * of AMD's SVM serves breakpoints of inner guests.
+ */
+export async function emulator(root: string): Promise<Emulator> {
+  const directory = await once(`emulator/qemu-${basename(root)}`, (made) => {
     const file = join(made, 'qemu-system-x86_64')
     writeFileSync(file, interceptingInt3(readFileSync(join(root, 'usr/bin/qemu-system-x86_64'))))
     chmodSync(file, 0o755)
@@ -32,14 +32,17 @@ export async function outerQemu(): Promise<OuterQemu> {
   const libraries = ['lib/x86_64-linux-gnu', 'usr/lib/x86_64-linux-gnu'].map((path) => join(root, path)).join(':')
   const firmware = ['usr/share/qemu', 'usr/share/seabios'].flatMap((path) => ['-L', join(root, path)])
   return {
+    // Its own loader and libraries: then it does not matter which ones this machine has.
     command: join(root, 'lib64/ld-linux-x86-64.so.2'),
     leading: ['--library-path', libraries, join(directory, 'qemu-system-x86_64'), ...firmware],
+    // Where 7.2 has its software emulation, in a file of its own.
+    environment: { QEMU_MODULE_DIR: join(root, 'usr/lib/x86_64-linux-gnu/qemu') },
   }
 }
 
 /**
  * The emulator with one byte changed: an INT3 of an inner guest is checked against the intercept of #BP, as AMD's manual
- * has it (volume 2, 15.12.3), and not against that of INTn. Without that, KVM never sees a software breakpoint.
+ * has it (volume 2, 15.12.3), and not against that of INTn. Without that, a hypervisor in it never sees a software breakpoint.
  */
 export function interceptingInt3(binary: Buffer): Buffer {
   const at = binary.indexOf(CHECK)

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { relative, resolve } from 'node:path'
-import { bundled, koffiFiles } from '@microvmi/lab-inside'
+import { bundled, koffiFiles } from './bundle.ts'
 import type { Job } from './machine.ts'
 
 /** Where a job's files are in the machine. */
@@ -27,7 +27,7 @@ export async function jobOf(
   return {
     command: words,
     files,
-    environment: { MICROVMI_KVM_GUEST: '/guest', NODE_OPTIONS: '--enable-source-maps', NO_COLOR: '1' },
+    environment: { NODE_OPTIONS: '--enable-source-maps', NO_COLOR: '1' },
   }
 }
 

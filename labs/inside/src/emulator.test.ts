@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { interceptingInt3 } from './outer-qemu.ts'
+import { interceptingInt3 } from './emulator.ts'
 
 const check = Buffer.from('4c89c931d2be75000000e8', 'hex')
 const changed = Buffer.from('4c89c931d2be43000000e8', 'hex')

@@ -1,0 +1,3 @@
+import { eventTests } from './event-tests.testing.ts'
+
+eventTests({ memoryMiB: 128, machine: 'pc' })

@@ -1,0 +1,1 @@
+export { type FdpOptions, fdp } from './driver.ts'

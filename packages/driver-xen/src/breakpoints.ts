@@ -1,0 +1,132 @@
+import {
+  type BreakpointRequest,
+  badArgument,
+  MicrovmiError,
+  pageFrame,
+  type ScatteredRead,
+} from '@microvmi/core/driver'
+import { AddressSpace, type PhysicalMemory, pagingOf } from '@microvmi/paging'
+import type { GuestMemory } from './guest-memory.ts'
+import type { HvmRegisters } from './registers.ts'
+
+/** int3 (Intel SDM volume 2A). */
+const INT3 = 0xcc
+/** The longest instruction (Intel SDM volume 2A, section 2.3.11); Xen takes 16 bytes. */
+const INSTRUCTION = 16
+
+interface Armed {
+  readonly physical: number
+  readonly request: BreakpointRequest
+}
+
+/** Breakpoints of ours: int3 in the guest's code, hidden from reads by core, and stepped over by Xen's emulator. */
+export class Breakpoints {
+  readonly #memory: GuestMemory
+  readonly #registers: HvmRegisters
+  readonly #armed = new Map<number, Armed>()
+  readonly #byte = new Uint8Array(1)
+
+  constructor(memory: GuestMemory, registers: HvmRegisters) {
+    this.#memory = memory
+    this.#registers = registers
+  }
+
+  add(number: number, request: BreakpointRequest): void {
+    if (request.method === 'hardware') {
+      throw new MicrovmiError('UNSUPPORTED', "Xen hands over no debug registers of the guest's: leave method out")
+    }
+    const physical = 'physicalAddress' in request ? request.physicalAddress : this.#translate(request)
+    const { patches } = this.#memory
+    if (patches.original(physical) === undefined) {
+      const original = this.#readByte(physical)
+      patches.add(physical, original, INT3)
+      try {
+        this.#writeByte(physical, INT3)
+      } catch (error) {
+        patches.remove(physical)
+        throw error
+      }
+    }
+    this.#armed.set(number, { physical, request })
+  }
+
+  /** Takes one out, and the byte with the last at its address. */
+  remove(number: number): void {
+    const armed = this.#armed.get(number)
+    if (!armed) return
+    this.#armed.delete(number)
+    const { physical } = armed
+    if ([...this.#armed.values()].some((other) => other.physical === physical)) return
+    const { patches } = this.#memory
+    const original = patches.original(physical)
+    if (original !== undefined) this.#writeByte(physical, original)
+    patches.remove(physical)
+  }
+
+  get size(): number {
+    return this.#armed.size
+  }
+
+  /** Whether one of ours is at a guest-physical address. */
+  has(physical: number): boolean {
+    return this.#memory.patches.original(physical) !== undefined
+  }
+
+  /** Whether the guest has an int3 of its own there: `cc`, or `cd 03`. */
+  isGuests(physical: number): boolean {
+    const byte = this.#memory.read(physical, this.#byte) === 1 ? this.#byte[0] : undefined
+    return byte === INT3 || byte === 0xcd
+  }
+
+  /** The intercepts that one of ours answers to. */
+  at(physical: number, rip: bigint, cr3: bigint): number[] {
+    const numbers: number[] = []
+    for (const [number, { physical: where, request }] of this.#armed) {
+      if (where !== physical) continue
+      if ('address' in request && BigInt.asUintN(64, request.address) !== rip) continue
+      const { addressSpace } = request
+      if (addressSpace === undefined || pageFrame(addressSpace) === pageFrame(cr3)) numbers.push(number)
+    }
+    return numbers
+  }
+
+  /** The guest's own instruction under one of ours, and zeros behind what is mapped. */
+  instruction(vcpu: number, rip: bigint): Uint8Array {
+    const bytes = new Uint8Array(INSTRUCTION)
+    const space = this.#spaceOf(vcpu, undefined)
+    for (let index = 0; index < INSTRUCTION; index++) {
+      const at = space.translate(BigInt.asUintN(64, rip + BigInt(index)))?.physicalAddress
+      if (at === undefined) break
+      bytes[index] = this.#memory.patches.original(at) ?? this.#readByte(at)
+    }
+    return bytes
+  }
+
+  #translate({ address, addressSpace }: { readonly address: bigint; readonly addressSpace?: bigint }): number {
+    const found = this.#spaceOf(0, addressSpace).translate(BigInt.asUintN(64, address))
+    if (found) return found.physicalAddress
+    throw badArgument(
+      `nothing is mapped at 0x${address.toString(16)} in ${addressSpace === undefined ? "vCPU 0's address space" : 'that address space'}: ` +
+        'give the addressSpace of a process that has it, or a physicalAddress',
+    )
+  }
+
+  #spaceOf(vcpu: number, cr3: bigint | undefined): AddressSpace {
+    const tryRead = (address: number, into: Uint8Array) => this.#memory.read(address, into) === into.length
+    const readMany = (reads: readonly ScatteredRead[]) =>
+      reads.flatMap(({ address, into }, index) => (tryRead(address, into) ? [] : [{ index, address }]))
+    const physical: PhysicalMemory = { memory: { tryRead, readMany } }
+    const registers = this.#registers.read(vcpu)
+    return new AddressSpace(physical, pagingOf(cr3 === undefined ? registers : { ...registers, cr3 }))
+  }
+
+  #readByte(physical: number): number {
+    if (this.#memory.read(physical, this.#byte) === 1) return this.#byte[0] ?? 0
+    throw badArgument(`there is no memory at 0x${physical.toString(16)}`)
+  }
+
+  #writeByte(physical: number, byte: number): void {
+    if (this.#memory.write(physical, Uint8Array.of(byte)) === 1) return
+    throw new MicrovmiError('HYPERVISOR', `the guest's code at 0x${physical.toString(16)} cannot be written`)
+  }
+}

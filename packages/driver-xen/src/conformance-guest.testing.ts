@@ -1,0 +1,66 @@
+import type { AnyVm, Guest } from '@microvmi/conformance'
+import { knownPage } from '@microvmi/lab-qemu'
+import { controlPage, type GuestFacts, type GuestOptions, startGuest, type XenGuest } from '@microvmi/lab-xen'
+import { provocations } from './provocations.testing.ts'
+
+const PAGE = 4096
+
+/** A guest of labs/xen's as conformance wants it, brought up again when a case has ended it. */
+export class ConformanceGuest {
+  readonly #options: GuestOptions
+  #running: XenGuest | undefined
+  #guest: Guest | undefined
+  #hasVanished = false
+
+  constructor(options: GuestOptions) {
+    this.#options = options
+  }
+
+  async current(): Promise<Guest> {
+    this.#guest ??= await this.#bringUp()
+    return this.#guest
+  }
+
+  async stop(): Promise<void> {
+    const running = this.#running
+    this.#running = undefined
+    this.#guest = undefined
+    await running?.destroy()
+  }
+
+  async #bringUp(): Promise<Guest> {
+    const running = await startGuest(this.#options)
+    this.#running = running
+    // The cases that end a guest come last, and ask nothing of the programs in it: no need to wait for these again.
+    const inside = this.#hasVanished ? {} : this.#known(await running.ready())
+    return {
+      vm: running.uuid,
+      sessions: 'several',
+      vcpuCount: this.#options.vcpus ?? 1,
+      ...inside,
+      vanish: async () => {
+        this.#hasVanished = true
+        await this.stop()
+      },
+    }
+  }
+
+  /** What the guest's own programs tell. */
+  #known(facts: GuestFacts): Partial<Guest> {
+    const { known, scratch, control, ram } = facts
+    const end = ram.at(-1)?.end ?? 0
+    const turns = (vm: AnyVm, vcpu: number) =>
+      vm.memory.readUint64(control + controlPage.vcpus + vcpu * controlPage.vcpuLength + controlPage.counts.turns)
+    return {
+      memory: {
+        known: known.physical.map((address, index) => ({ address, bytes: knownPage(index) })),
+        hole: { start: Math.ceil(end / PAGE) * PAGE + 2 ** 24, length: 2 ** 20 },
+        scratch: { address: scratch[0] ?? 0, length: scratch[1] === (scratch[0] ?? 0) + PAGE ? 2 * PAGE : PAGE },
+      },
+      registers: { absent: ['tsc'], writable: { cr2: 0x1234_5000n, kernelGsBase: 0xffff_8880_0000_1000n } },
+      provoke: provocations(facts),
+      progress: (vm) => turns(vm, 0),
+      progressOf: (vm, vcpu) => turns(vm, vcpu),
+    }
+  }
+}

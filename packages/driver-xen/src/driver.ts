@@ -1,0 +1,95 @@
+import { type Driver, defineDriver, MicrovmiError, register, type VmListing } from '@microvmi/core/driver'
+import { POSSIBLE, PROMISES } from './capabilities.ts'
+import type { DomainInfo } from './domain-info.ts'
+import { Xen } from './xen.ts'
+
+/** The driver takes no options of its own. */
+export type XenOptions = Record<never, never>
+
+/**
+ * Xen, from its dom0. `vm` is a domain's name, its number or its UUID.
+ *
+ * @example
+ * ```ts
+ * import { open } from '@microvmi/core'
+ * import { xen } from '@microvmi/driver-xen'
+ *
+ * const vm = await open(xen, { vm: 'debian' })
+ * console.log(vm.info.hypervisor, vm.readRegisters(0).rip)
+ * await vm.close()
+ * ```
+ */
+export const xen: Driver<XenOptions, (typeof PROMISES)[number], (typeof POSSIBLE)[number]> = register(
+  defineDriver<XenOptions>()({
+    scheme: 'xen',
+    package: '@microvmi/driver-xen 0.1.0',
+    contract: { major: 0, minor: 1 },
+    promises: PROMISES,
+    possible: POSSIBLE,
+    options: {},
+
+    async probe() {
+      try {
+        const host = Xen.open()
+        const { version } = host
+        host.close()
+        return { usable: true, details: { hypervisor: version } }
+      } catch (error) {
+        if (!(error instanceof MicrovmiError)) throw error
+        return { usable: false, reason: error.message }
+      }
+    },
+
+    async list() {
+      const host = Xen.open()
+      try {
+        const domains = host.domains().filter(({ isDying }) => !isDying)
+        return domains.map((info) => listingOf(info, host.nameOf(info.domid)))
+      } finally {
+        host.close()
+      }
+    },
+
+    async open({ vm }) {
+      const host = Xen.open()
+      try {
+        const info = find(host, vm)
+        const hindrance = hindranceOf(info)
+        if (hindrance !== undefined) throw new MicrovmiError('UNSUPPORTED', `domain ${vm}: ${hindrance}`)
+        // What is needed to look at a domain is loaded when one is opened.
+        const { XenBackend } = await import('./backend.ts')
+        return new XenBackend(host, info)
+      } catch (error) {
+        host.close()
+        throw error
+      }
+    },
+  }),
+)
+
+/** The domain of that name, number or UUID. */
+function find(host: Xen, vm: string): DomainInfo {
+  const domains = host.domains().filter(({ isDying }) => !isDying)
+  const names = new Map(domains.map(({ domid }) => [domid, host.nameOf(domid)]))
+  const named = domains.filter(({ domid, uuid }) => names.get(domid) === vm || uuid === vm.toLowerCase())
+  const [first, second] = named.length > 0 ? named : domains.filter(({ domid }) => String(domid) === vm)
+  if (first && second) {
+    const numbers = named.map(({ domid }) => domid).join(', ')
+    throw new MicrovmiError('VM_AMBIGUOUS', `several domains are called '${vm}': open one by its number (${numbers})`)
+  }
+  if (first) return first
+  const all = domains.map(({ domid }) => `${names.get(domid)} (${domid})`).join(', ')
+  throw new MicrovmiError('VM_NOT_FOUND', `Xen runs no domain '${vm}'. Running: ${all || 'none'}`)
+}
+
+function listingOf(info: DomainInfo, name: string): VmListing {
+  const hindrance = hindranceOf(info)
+  const state = info.isPaused ? 'paused' : 'running'
+  return { vm: info.uuid, name, id: info.uuid, state, ...(hindrance === undefined ? {} : { hindrance }) }
+}
+
+/** Why a domain cannot be opened, if so. */
+function hindranceOf({ isHvm, isShutDown }: DomainInfo): string | undefined {
+  if (!isHvm) return 'it is a PV domain, whose memory is not guest-physical: use type="pvh" or "hvm"'
+  return isShutDown ? 'it has shut down' : undefined
+}

@@ -1,0 +1,98 @@
+import { PAGE_SIZE } from '@microvmi/core/driver'
+import type { Xen } from './xen.ts'
+import { failed } from './xen-errors.ts'
+
+// bits/mman-linux.h
+export const PROT_READ = 1
+export const PROT_WRITE = 2
+
+/** MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE */
+const ANONYMOUS = 0x02 | 0x10 | 0x20 | 0x4000
+
+const unmapWhenCollected = new FinalizationRegistry<{
+  readonly address: number
+  readonly length: number
+  readonly munmap: (address: number, length: number) => number
+}>(({ address, length, munmap }) => {
+  munmap(address, length)
+})
+
+/** Guest pages in this process's memory. A page that could not be mapped must not be touched: SIGBUS. */
+export interface Mapping {
+  readonly address: number
+  readonly bytes: Uint8Array
+  /** Which pages are there, from the first on; all of them where it is as long as the mapping. */
+  readonly present: Uint8Array
+  readonly pages: number
+}
+
+/** Maps a domain's pages: libxenforeignmemory. */
+export class ForeignMemory {
+  readonly #xen: Xen
+  readonly #domid: number
+  readonly #handle: number
+  readonly #mappings = new Set<Mapping>()
+  #frames = new BigUint64Array(1024)
+  #errors = new Int32Array(1024)
+
+  constructor(xen: Xen, domid: number) {
+    this.#xen = xen
+    this.#domid = domid
+    this.#handle = Number(xen.libraries.foreignmemory.open(0, 0))
+    if (this.#handle === 0) throw failed('xenforeignmemory_open', "the domain's memory cannot be opened")
+  }
+
+  /** Maps pages from a frame on. `undefined` where not one of them is there. */
+  map(gfn: number, pages: number, protection: number): Mapping | undefined {
+    return this.mapEach((index) => gfn + index, pages, protection)
+  }
+
+  /** Maps any pages, in one hypercall. */
+  mapEach(gfnOf: (index: number) => number, pages: number, protection: number): Mapping | undefined {
+    if (pages > this.#frames.length) {
+      this.#frames = new BigUint64Array(pages)
+      this.#errors = new Int32Array(pages)
+    }
+    const { foreignmemory, koffi } = this.#xen.libraries
+    for (let index = 0; index < pages; index++) this.#frames[index] = BigInt(gfnOf(index))
+    const address = Number(foreignmemory.map(this.#handle, this.#domid, protection, pages, this.#frames, this.#errors))
+    if (address === 0) return undefined
+    const present = new Uint8Array(pages)
+    let found = 0
+    for (let index = 0; index < pages; index++) {
+      if (this.#errors[index] !== 0) continue
+      present[index] = 1
+      found += 1
+    }
+    if (found === 0) {
+      foreignmemory.unmap(this.#handle, address, pages)
+      return undefined
+    }
+    const bytes = new Uint8Array(koffi.view(address, pages * PAGE_SIZE))
+    const mapping = { address, bytes, present, pages }
+    this.#mappings.add(mapping)
+    return mapping
+  }
+
+  unmap(mapping: Mapping): void {
+    if (!this.#mappings.delete(mapping)) return
+    this.#xen.libraries.foreignmemory.unmap(this.#handle, mapping.address, mapping.pages)
+  }
+
+  /**
+   * Lets go of a mapping that somebody outside may still hold a view of: touching unmapped memory would end the process.
+   * So its addresses show zeros from now on, and are unmapped when the last view was collected.
+   */
+  discard(mapping: Mapping): void {
+    if (!this.#mappings.delete(mapping)) return
+    const { libc } = this.#xen.libraries
+    const { address, pages, bytes } = mapping
+    libc.mmap(address, pages * PAGE_SIZE, PROT_READ | PROT_WRITE, ANONYMOUS, -1, 0)
+    unmapWhenCollected.register(bytes.buffer, { address, length: pages * PAGE_SIZE, munmap: libc.munmap })
+  }
+
+  close(): void {
+    for (const mapping of [...this.#mappings]) this.unmap(mapping)
+    this.#xen.libraries.foreignmemory.close(this.#handle)
+  }
+}

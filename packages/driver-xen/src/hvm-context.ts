@@ -1,0 +1,113 @@
+/**
+ * Where Xen keeps a vCPU of an HVM or PVH guest when it saves it: struct hvm_hw_cpu and its neighbours
+ * (xen/include/public/arch-x86/hvm/save.h), the same from Xen 4.11 to 4.20.
+ */
+import type { DescriptorTable, RegisterChanges, RegisterName, Registers, Segment } from '@microvmi/core/driver'
+
+/** HVM_SAVE_CODE of the records, and how long they are. */
+export const CPU = { code: 2, length: 1032 } as const
+export const LAPIC = { code: 5, length: 24 } as const
+export const LAPIC_REGISTERS = { code: 6, length: 1024 } as const
+export const MTRR = { code: 14, length: 240 } as const
+/** CPU_XSAVE_CODE; with the largest area that there is. */
+export const XSAVE = { code: 16, length: 16 * 1024 } as const
+
+/** Members of struct hvm_hw_cpu, 64 bits each. */
+const WORDS = {
+  ...{ rax: 512, rbx: 520, rcx: 528, rdx: 536, rbp: 544, rsi: 552, rdi: 560, rsp: 568 },
+  ...{ r8: 576, r9: 584, r10: 592, r11: 600, r12: 608, r13: 616, r14: 624, r15: 632, rip: 640, rflags: 648 },
+  ...{ cr0: 656, cr2: 664, cr3: 672, cr4: 680, dr0: 688, dr1: 696, dr2: 704, dr3: 712, dr6: 720, dr7: 728 },
+  ...{ sysenterCs: 920, sysenterEsp: 928, sysenterEip: 936, kernelGsBase: 944 },
+  ...{ lstar: 960, star: 968, cstar: 976, fmask: 984, efer: 992 },
+} as const
+type Word = keyof typeof WORDS
+const WORD_NAMES = Object.keys(WORDS) as Word[]
+
+/** In the order of the members: selectors (32 bits each), limits (32), bases (64), access rights (32). */
+const SEGMENTS = ['cs', 'ds', 'es', 'fs', 'gs', 'ss', 'tr', 'ldt'] as const
+const SELECTORS = 736
+const LIMITS = 768
+const IDT_LIMIT = 800
+const GDT_LIMIT = 804
+const BASES = 808
+const IDT_BASE = 872
+const GDT_BASE = 880
+const RIGHTS = 888
+
+/** MSR_TSC_AUX. */
+export const TSC_AUX_OFFSET = 1000
+
+/** Local APIC, register TPR (Intel SDM volume 3A, table 11-1); CR8 is its bits 4 to 7. */
+const TASK_PRIORITY = 0x80
+
+/** The other records of a vCPU; those that the guest does not have are left out. */
+export interface FurtherRecords {
+  readonly lapic: DataView | undefined
+  readonly lapicRegisters: DataView | undefined
+  readonly mtrr: DataView | undefined
+  readonly xsave: DataView | undefined
+}
+
+/** A vCPU's registers. */
+export function parseRegisters(cpu: DataView, further: FurtherRecords): Registers {
+  const words = {} as Record<Word, bigint>
+  for (const name of WORD_NAMES) words[name] = cpu.getBigUint64(WORDS[name], true)
+  const segments = {} as Record<(typeof SEGMENTS)[number], Segment>
+  for (const [index, name] of SEGMENTS.entries()) segments[name] = segmentOf(cpu, index)
+  const priority = further.lapicRegisters?.getUint32(TASK_PRIORITY, true)
+  return {
+    architecture: 'x86-64',
+    ...words,
+    ...segments,
+    gdt: tableOf(cpu, GDT_BASE, GDT_LIMIT),
+    idt: tableOf(cpu, IDT_BASE, IDT_LIMIT),
+    cr8: priority === undefined ? undefined : BigInt((priority >>> 4) & 0xf),
+    // struct hvm_hw_lapic: apic_base_msr; hvm_hw_mtrr: msr_pat_cr; hvm_hw_cpu_xsave: xfeature_mask, xcr0.
+    apicBase: further.lapic?.getBigUint64(0, true),
+    pat: further.mtrr?.getBigUint64(0, true),
+    xcr0: further.xsave?.getBigUint64(8, true),
+  }
+}
+
+function segmentOf(cpu: DataView, index: number): Segment {
+  // As in a VMCB: bits 0 to 7, then AVL, L, D/B and G in 8 to 11 (AMD APM volume 2, section 15.5.1).
+  const rights = cpu.getUint32(RIGHTS + 4 * index, true)
+  return {
+    selector: cpu.getUint32(SELECTORS + 4 * index, true) & 0xffff,
+    base: cpu.getBigUint64(BASES + 8 * index, true),
+    limit: cpu.getUint32(LIMITS + 4 * index, true),
+    attributes: (rights & 0xff) | ((rights & 0xf00) << 4),
+  }
+}
+
+function tableOf(cpu: DataView, base: number, limit: number): DescriptorTable {
+  return { base: cpu.getBigUint64(base, true), limit: cpu.getUint32(limit, true) }
+}
+
+/** What `changeRegisters` takes. */
+export const WRITABLE: ReadonlySet<RegisterName> = new Set<RegisterName>(WORD_NAMES)
+
+/** Writes changes into a record; only names of `WRITABLE`. */
+export function changeRegisters(cpu: DataView, changes: RegisterChanges): void {
+  for (const name of WORD_NAMES) {
+    const value = changes[name]
+    if (value !== undefined) cpu.setBigUint64(WORDS[name], value, true)
+  }
+}
+
+/**
+ * The contents of a record in a whole saved context: each has a struct hvm_save_descriptor before it, of a type code
+ * and an instance of 16 bits and a length of 32. `undefined` where there is none, or where the context is cut short.
+ */
+export function findRecord(context: Uint8Array, code: number, instance: number): DataView | undefined {
+  const view = new DataView(context.buffer, context.byteOffset, context.byteLength)
+  for (let at = 0; at + 8 <= view.byteLength; ) {
+    const length = view.getUint32(at + 4, true)
+    const start = at + 8
+    if (start + length > view.byteLength) return undefined
+    const isWanted = view.getUint16(at, true) === code && view.getUint16(at + 2, true) === instance
+    if (isWanted) return new DataView(context.buffer, context.byteOffset + start, length)
+    at = start + length
+  }
+  return undefined
+}

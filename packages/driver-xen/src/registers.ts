@@ -1,0 +1,129 @@
+import {
+  MicrovmiError,
+  type MsrBackend,
+  type RegisterBackend,
+  type RegisterChanges,
+  type Registers,
+} from '@microvmi/core/driver'
+import {
+  CPU,
+  changeRegisters,
+  findRecord,
+  LAPIC,
+  LAPIC_REGISTERS,
+  MTRR,
+  parseRegisters,
+  TSC_AUX_OFFSET,
+  WRITABLE,
+  XSAVE,
+} from './hvm-context.ts'
+import type { Xen } from './xen.ts'
+import { ERRNO, failed } from './xen-errors.ts'
+
+/** Registers of an HVM or PVH guest: from what Xen saves of one vCPU; written into what it saves of all of the domain. */
+export class HvmRegisters implements RegisterBackend {
+  readonly writable = WRITABLE
+  readonly #xen: Xen
+  readonly #domid: number
+  readonly #records = new Map<number, Uint8Array>()
+
+  constructor(xen: Xen, domid: number) {
+    this.#xen = xen
+    this.#domid = domid
+  }
+
+  read(vcpu: number): Registers {
+    const cpu = this.cpu(vcpu)
+    return parseRegisters(cpu, {
+      lapic: this.#record(LAPIC, vcpu),
+      lapicRegisters: this.#record(LAPIC_REGISTERS, vcpu),
+      mtrr: this.#record(MTRR, vcpu),
+      xsave: this.#record(XSAVE, vcpu),
+    })
+  }
+
+  write(vcpu: number, changes: RegisterChanges): void {
+    const { xc } = this.#xen.libraries
+    const { handle } = this.#xen
+    if (xc.domain_pause(handle, this.#domid) < 0) throw this.#failed('xc_domain_pause')
+    try {
+      const size = xc.domain_hvm_getcontext(handle, this.#domid, null, 0)
+      if (size < 0) throw this.#failed('xc_domain_hvm_getcontext')
+      const context = new Uint8Array(size)
+      const length = xc.domain_hvm_getcontext(handle, this.#domid, context, size)
+      if (length < 0) throw this.#failed('xc_domain_hvm_getcontext')
+      const cpu = findRecord(context.subarray(0, length), CPU.code, vcpu)
+      if (!cpu || cpu.byteLength < CPU.length) {
+        throw new MicrovmiError('PROTOCOL', `Xen saves no registers of vCPU ${vcpu}: is it online?`)
+      }
+      changeRegisters(cpu, changes)
+      if (xc.domain_hvm_setcontext(handle, this.#domid, context, length) < 0)
+        throw this.#failed('xc_domain_hvm_setcontext')
+    } finally {
+      xc.domain_unpause(handle, this.#domid)
+    }
+  }
+
+  /** The record of a vCPU's registers: valid until the next call. */
+  cpu(vcpu: number): DataView {
+    const record = this.#record(CPU, vcpu)
+    if (record) return record
+    throw new MicrovmiError('HYPERVISOR', `Xen tells no registers of vCPU ${vcpu}: is it online?`)
+  }
+
+  #record({ code, length }: { readonly code: number; readonly length: number }, vcpu: number): DataView | undefined {
+    let bytes = this.#records.get(code)
+    if (!bytes) {
+      bytes = new Uint8Array(length)
+      this.#records.set(code, bytes)
+    }
+    const { xc } = this.#xen.libraries
+    if (xc.domain_hvm_getcontext_partial(this.#xen.handle, this.#domid, code, vcpu, bytes, length) >= 0) {
+      return new DataView(bytes.buffer)
+    }
+    const failure = this.#failed('xc_domain_hvm_getcontext_partial')
+    // A guest without a local APIC, or without XSAVE, has no such record.
+    const { errno } = failure.cause as { errno: number }
+    if (errno === ERRNO.ENODATA || errno === ERRNO.ENOENT || errno === ERRNO.ENODEV) return undefined
+    throw failure
+  }
+
+  #failed(call: string): MicrovmiError {
+    return failed(call, `the registers of domain ${this.#domid}`)
+  }
+}
+
+/** MSRs that are among the registers, by index (Linux, asm/msr-index.h). */
+const AMONG_REGISTERS: ReadonlyMap<number, (registers: Registers) => bigint | undefined> = new Map([
+  [0x1b, ({ apicBase }: Registers) => apicBase],
+  [0x174, ({ sysenterCs }: Registers) => sysenterCs],
+  [0x175, ({ sysenterEsp }: Registers) => sysenterEsp],
+  [0x176, ({ sysenterEip }: Registers) => sysenterEip],
+  [0x277, ({ pat }: Registers) => pat],
+  [0xc000_0080, ({ efer }: Registers) => efer],
+  [0xc000_0081, ({ star }: Registers) => star],
+  [0xc000_0082, ({ lstar }: Registers) => lstar],
+  [0xc000_0083, ({ cstar }: Registers) => cstar],
+  [0xc000_0084, ({ fmask }: Registers) => fmask],
+  [0xc000_0100, ({ fs }: Registers) => fs?.base],
+  [0xc000_0101, ({ gs }: Registers) => gs?.base],
+  [0xc000_0102, ({ kernelGsBase }: Registers) => kernelGsBase],
+])
+const TSC_AUX = 0xc000_0103
+
+/** `readMsr` for those that Xen saves. */
+export class HvmMsrs implements MsrBackend {
+  readonly #registers: HvmRegisters
+
+  constructor(registers: HvmRegisters) {
+    this.#registers = registers
+  }
+
+  read(vcpu: number, index: number): bigint {
+    if (index === TSC_AUX) return this.#registers.cpu(vcpu).getBigUint64(TSC_AUX_OFFSET, true)
+    const value = AMONG_REGISTERS.get(index)?.(this.#registers.read(vcpu))
+    if (value !== undefined) return value
+    const known = [...AMONG_REGISTERS.keys(), TSC_AUX].map((one) => `0x${one.toString(16)}`).join(', ')
+    throw new MicrovmiError('UNSUPPORTED', `Xen does not tell MSR 0x${index.toString(16)}; it tells ${known}`)
+  }
+}

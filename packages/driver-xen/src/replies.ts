@@ -1,0 +1,76 @@
+import {
+  type BackendEvent,
+  type EventKind,
+  MicrovmiError,
+  type RegisterChanges,
+  type Reply,
+} from '@microvmi/core/driver'
+import type { Abi } from './abi/versions.ts'
+import { FLAG, INSTRUCTION_DATA, READ_DATA, SLOT, settableRegisters } from './abi/vm-event.ts'
+
+/** Registers that come with a response and those that are written by themselves. */
+export function splitChanges(changes: RegisterChanges, abi: Abi): { inSlot: RegisterChanges; others: RegisterChanges } {
+  const settable = settableRegisters(abi)
+  const inSlot: Record<string, unknown> = {}
+  const others: Record<string, unknown> = {}
+  for (const [name, value] of Object.entries(changes)) {
+    if (value !== undefined) (settable.has(name) ? inSlot : others)[name] = value
+  }
+  return { inSlot, others }
+}
+
+/** Makes a request's slot its response: the vCPU goes on. */
+export function proceed(slot: DataView, flags = 0): void {
+  const paused = slot.getUint32(SLOT.flags, true) & FLAG.vcpuPaused
+  slot.setUint32(SLOT.flags, paused | flags, true)
+}
+
+/** With registers: those that do not change are as they came. */
+export function setRegisters(slot: DataView, changes: RegisterChanges, abi: Abi): void {
+  for (const [name, offset] of settableRegisters(abi)) {
+    const value = changes[name as keyof RegisterChanges]
+    if (typeof value === 'bigint') slot.setBigUint64(offset, value, true)
+  }
+  slot.setUint32(SLOT.flags, slot.getUint32(SLOT.flags, true) | FLAG.setRegisters, true)
+}
+
+/** Xen's emulator executes the instruction: what the guest has there, this one, or with these data as what it reads. */
+export function emulate(slot: DataView, how: Exclude<Reply['emulate'], undefined | false>): void {
+  let flags: number = FLAG.emulate
+  const bytes = new Uint8Array(slot.buffer, slot.byteOffset, slot.byteLength)
+  if (how !== true && 'instruction' in how) {
+    if (how.instruction.length > INSTRUCTION_DATA.length)
+      throw new MicrovmiError('BAD_ARGUMENT', 'an instruction has at most 16 bytes')
+    bytes.fill(0, INSTRUCTION_DATA.bytes, INSTRUCTION_DATA.bytes + INSTRUCTION_DATA.length)
+    bytes.set(how.instruction, INSTRUCTION_DATA.bytes)
+    flags |= FLAG.setEmulatedInstruction
+  } else if (how !== true) {
+    if (how.data.length > bytes.length - READ_DATA.bytes) {
+      throw new MicrovmiError('BAD_ARGUMENT', `an emulated read takes at most ${bytes.length - READ_DATA.bytes} bytes`)
+    }
+    slot.setUint32(READ_DATA.size, how.data.length, true)
+    bytes.set(how.data, READ_DATA.bytes)
+    flags |= FLAG.setEmulatedReadData
+  }
+  slot.setUint32(SLOT.flags, slot.getUint32(SLOT.flags, true) | flags, true)
+}
+
+/** The value that a control register is to have, where a reply forbids the write or gives another value. */
+export function wantedValue(event: BackendEvent, parts: Reply): bigint | undefined {
+  if (event.kind !== 'cr') return undefined
+  if (parts.value !== undefined) return parts.value
+  return parts.deny === true ? event.fields.old : undefined
+}
+
+/** Throws where a part does not go with a kind of event on Xen. */
+export function checkParts(kind: EventKind, parts: Reply): void {
+  const refuse = (part: string, why: string) =>
+    new MicrovmiError('UNSUPPORTED', `${part} at an event of kind ${kind}: ${why}`)
+  if ((parts.deny === true || parts.value !== undefined) && kind !== 'cr') {
+    throw refuse(parts.deny === true ? 'deny' : 'value', 'Xen has done it already')
+  }
+  const emulates = parts.emulate !== undefined && parts.emulate !== false
+  if (emulates && parts.registers !== undefined) {
+    throw refuse('emulate', 'a response has room for registers or for what is to be emulated, not for both')
+  }
+}

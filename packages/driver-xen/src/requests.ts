@@ -1,0 +1,84 @@
+import type { EventKind, EventKinds, InterceptRequest } from '@microvmi/core/driver'
+import type { Abi } from './abi/versions.ts'
+import { CONTROL_REGISTER, CONTROL_REGISTERS, DESCRIPTOR, MSR, REASON, SLOT, TABLES } from './abi/vm-event.ts'
+
+/** struct vm_event_debug: gfn, insn_length, at the place that the version has. */
+const DEBUG_GFN = 24
+/** Where a breakpoint's request has the length of its instruction. */
+export const DEBUG_LENGTH = ({ debug }: Abi): number => debug.length
+
+/** The guest-physical address of the instruction that a breakpoint's request is about. */
+export function physicalOf(slot: DataView, rip: bigint): number {
+  return Number(slot.getBigUint64(DEBUG_GFN, true)) * 4096 + Number(rip & 0xfffn)
+}
+
+/** The kind of event that a request is; `undefined` for what this driver never asks for. */
+export function kindOf(slot: DataView, isOurs: () => boolean): EventKind | undefined {
+  switch (slot.getUint32(SLOT.reason, true)) {
+    case REASON.controlRegister:
+      return CONTROL_REGISTERS[slot.getUint32(CONTROL_REGISTER.index, true)] === undefined ? undefined : 'cr'
+    case REASON.msr:
+      return 'msr'
+    case REASON.breakpoint:
+      return isOurs() ? 'breakpoint' : 'int3'
+    case REASON.debugException:
+      return 'debug'
+    case REASON.descriptor:
+      return TABLES[slot.getUint8(DESCRIPTOR.table) - 1] === undefined ? undefined : 'descriptor'
+    case REASON.guestRequest:
+      return 'hypercall'
+    default:
+      return undefined
+  }
+}
+
+type Fields = EventKinds[EventKind]['event']
+
+/** What an event of that kind tells. */
+export function eventFields(kind: EventKind, slot: DataView, rip: bigint, abi: Abi): Fields {
+  switch (kind) {
+    case 'cr': {
+      const register = CONTROL_REGISTERS[slot.getUint32(CONTROL_REGISTER.index, true)] ?? 'cr0'
+      return {
+        register,
+        old: slot.getBigUint64(CONTROL_REGISTER.old, true),
+        new: slot.getBigUint64(CONTROL_REGISTER.next, true),
+      }
+    }
+    case 'msr':
+      return {
+        msr: Number(slot.getBigUint64(MSR.index, true)),
+        old: slot.getBigUint64(MSR.old, true),
+        new: slot.getBigUint64(MSR.next, true),
+      }
+    case 'int3':
+      return { address: rip, length: slot.getUint32(abi.debug.length, true) || undefined }
+    case 'debug':
+      return {
+        address: rip,
+        dr6: abi.debug.pending === undefined ? undefined : slot.getBigUint64(abi.debug.pending, true),
+      }
+    case 'descriptor':
+      return {
+        table: TABLES[slot.getUint8(DESCRIPTOR.table) - 1] ?? 'gdt',
+        write: slot.getUint8(DESCRIPTOR.write) !== 0,
+      }
+    case 'hypercall':
+      return { number: undefined }
+    default:
+      return { address: rip }
+  }
+}
+
+/** Whether an event passes a request's own filters. */
+export function isWanted(request: InterceptRequest, fields: Fields): boolean {
+  if (request.kind === 'cr') {
+    const { register, old, new: next } = fields as EventKinds['cr']['event']
+    return request.register === register && (request.mask === undefined || ((old ^ next) & request.mask) !== 0n)
+  }
+  if (request.kind === 'msr') {
+    const { msr, old, new: next } = fields as EventKinds['msr']['event']
+    return request.msr === msr && (request.onChange === false || old !== next)
+  }
+  return true
+}
