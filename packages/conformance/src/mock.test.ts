@@ -4,7 +4,7 @@ import { conformance, register, type Skipping } from './index.ts'
 import { mockFixture } from './mock-fixture.testing.ts'
 
 /** The mock is as fast as a guest can be. */
-const PACE = 0.4
+const PACE = 0.8
 
 // Each case has a guest of its own: they need not wait for each other.
 register(

@@ -1,3 +1,3 @@
 import { eventTests } from './event-tests.testing.ts'
 
-eventTests({ memoryMiB: 128, machine: 'pc' })
+eventTests({ memoryMiB: 128, machine: 'pc' }, { reboots: false })

@@ -51,7 +51,7 @@ function load(): Libc {
     throw new MicrovmiError('DRIVER_UNAVAILABLE', `needs x86-64 Linux, this is ${process.platform} on ${process.arch}`)
   }
   try {
-    const koffi = createRequire(import.meta.url)('koffi') as Koffi
+    const koffi = createRequire(import.meta.url)('koffi') as typeof import('koffi')
     const library = koffi.load('libc.so.6')
     // Addresses and sizes are below 2^53 on x86-64 Linux: numbers carry them exactly, and cost less than bigints.
     return {
