@@ -15,7 +15,10 @@ describe.each(LAYOUTS)('a vCPU that Xen 4.%i has saved', (_, layout) => {
   test('type codes and lengths of the records', () => {
     const code = (name: string) => at(layout, 'constants', name)
     expect(context.CPU).toEqual({ code: code('HVM_SAVE_CODE(CPU)'), length: where('size') })
-    expect(context.LAPIC).toEqual({ code: code('HVM_SAVE_CODE(LAPIC)'), length: at(layout, 'hvm_hw_lapic', 'size') })
+    expect(context.LAPIC.code).toBe(code('HVM_SAVE_CODE(LAPIC)'))
+    // Xen refuses a buffer that is too short for a record, and takes a longer one.
+    expect(context.LAPIC.length).toBeGreaterThanOrEqual(at(layout, 'hvm_hw_lapic', 'size'))
+    expect(context.XSAVE.length).toBeGreaterThanOrEqual(at(layout, 'hvm_hw_cpu_xsave', 'size'))
     expect(context.LAPIC_REGISTERS.code).toBe(code('HVM_SAVE_CODE(LAPIC_REGS)'))
     expect(context.LAPIC_REGISTERS.length).toBe(at(layout, 'hvm_hw_lapic_regs', 'size'))
     expect(context.MTRR).toEqual({ code: code('HVM_SAVE_CODE(MTRR)'), length: at(layout, 'hvm_hw_mtrr', 'size') })
