@@ -3,7 +3,7 @@ import { afterAll, describe, test } from 'vitest'
 import { ConformanceGuest } from './conformance-guest.testing.ts'
 import { xen } from './index.ts'
 
-const lab = new ConformanceGuest({ type: 'pvh' })
+const lab = new ConformanceGuest({ type: 'pvh', vcpus: 2 })
 
 register(
   { driver: xen, slowness: 4, startup: 120_000, guest: () => lab.current() },

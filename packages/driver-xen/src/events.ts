@@ -1,6 +1,7 @@
 import {
   type BackendEvent,
   type EventBackend,
+  type EventKind,
   type EventSink,
   type InterceptRequest,
   MicrovmiError,
@@ -28,6 +29,12 @@ export interface EventParts {
   /** Why the domain is of no use any more, if so. */
   readonly gone: () => MicrovmiError | undefined
 }
+
+/**
+ * Kinds that are reported before anything has happened. At the others Xen goes on before it stops the vCPU: what comes
+ * with the request are registers of before, and rip in a response would have the instruction executed once more.
+ */
+const IS_AHEAD: ReadonlySet<EventKind> = new Set<EventKind>(['breakpoint', 'int3', 'debug', 'descriptor'])
 
 /** A request of Xen's, which is to be answered once. */
 type Slot = DataView
@@ -201,7 +208,7 @@ export class XenEvents implements EventBackend {
       vcpu: slot.getUint32(SLOT.vcpu, true),
       stops: isPaused ? 'vcpu' : 'none',
       complete: true,
-      registers: () => registers,
+      ...(IS_AHEAD.has(kind) ? { registers: () => registers } : {}),
       fields,
     } as BackendEvent
   }
@@ -231,7 +238,9 @@ export class XenEvents implements EventBackend {
     const { vcpu } = event
     proceed(slot)
     const changes = parts.registers ?? {}
-    const { inSlot, others } = splitChanges(changes, this.#xen.abi)
+    const { inSlot, others } = IS_AHEAD.has(event.kind)
+      ? splitChanges(changes, this.#xen.abi)
+      : { inSlot: {}, others: changes }
     const value = wantedValue(event, parts)
     const written = {
       ...others,
@@ -242,7 +251,7 @@ export class XenEvents implements EventBackend {
       const trap = event.kind === 'debug' ? this.#debugTrap(slot) : this.#int3Trap(slot)
       this.#parts.injector.trap(vcpu, trap)
     }
-    const movesRip = inSlot.rip !== undefined
+    const movesRip = changes.rip !== undefined
     const takesOver = parts.reinject === true || parts.inject !== undefined || movesRip || parts.deny === true
     if (event.kind === 'breakpoint' && !takesOver && !parts.emulate) {
       // The response has room for the instruction or for registers.
@@ -273,7 +282,10 @@ export class XenEvents implements EventBackend {
 
   /** Turns on what is to be reported; where that means turning something else off, on a domain that stands still. */
   #change(requests: readonly InterceptRequest[]): void {
-    if (!this.#settings.losesWith(requests)) return this.#settings.apply(requests)
+    if (!this.#settings.losesWith(requests)) {
+      this.#settings.apply(requests)
+      return
+    }
     this.#hold('domain_pause')
     try {
       this.#settings.apply(requests)

@@ -17,13 +17,11 @@ export function provocations({ marks, control }: GuestFacts): Provocations {
   if (!mark) throw new Error('the guest told of no process microvmi-marks')
 
   /** The register is as the reply says before the guest goes on. It is put back: it may be in use. */
-  const registers = async (event: Answerable, vm: AnyVm): Promise<void> => {
+  const registers = (event: Answerable, vm: AnyVm): void => {
     const { r11 } = vm.readRegisters(event.vcpu)
     const lease = vm.pause()
     try {
       event.reply({ registers: { r11: MAGIC } })
-      // Xen takes the response when it is notified, or at the latest when the vCPU is to go on.
-      await setTimeout(20)
       const now = vm.readRegisters(event.vcpu).r11
       if (now !== MAGIC) throw new Error(`r11 is 0x${now.toString(16)}`)
       vm.writeRegisters(event.vcpu, { r11 })
@@ -37,6 +35,15 @@ export function provocations({ marks, control }: GuestFacts): Provocations {
       const before = count(vm, name)
       event.reply({ reinject: true })
       while (count(vm, name) <= before) await setTimeout(5)
+    }
+  /** Registers that come with the response are in force when the vCPU goes on: rip behind the exception, which is lost. */
+  const rip =
+    (all: Count, taken: Count) =>
+    async (event: Answerable & { readonly address: bigint; readonly length?: number | undefined }, vm: AnyVm) => {
+      const surplus = () => count(vm, all) - count(vm, taken)
+      const before = surplus()
+      event.reply({ registers: { rip: event.address + BigInt(event.length ?? 0) } })
+      while (surplus() <= before) await setTimeout(5)
     }
   const breakpoint: Provocation<'breakpoint'> = {
     request: { kind: 'breakpoint', physicalAddress: mark.physical },
@@ -67,9 +74,17 @@ export function provocations({ marks, control }: GuestFacts): Provocations {
       replies: { registers },
     },
     breakpoint,
-    int3: { request: { kind: 'int3' }, replies: { registers, reinject: delivered('traps') }, everyVcpu: true },
-    debug: { request: { kind: 'debug' }, replies: { registers, reinject: delivered('steps') }, everyVcpu: true },
-    descriptor: { request: { kind: 'descriptor' }, replies: { registers }, everyVcpu: true },
+    int3: {
+      request: { kind: 'int3' },
+      replies: { registers: rip('breakpoints', 'traps'), reinject: delivered('traps') },
+      everyVcpu: true,
+    },
+    debug: {
+      request: { kind: 'debug' },
+      replies: { registers: rip('turns', 'steps'), reinject: delivered('steps') },
+      everyVcpu: true,
+    },
+    descriptor: { request: { kind: 'descriptor' }, everyVcpu: true },
     hypercall: { request: { kind: 'hypercall' }, replies: { registers }, everyVcpu: true },
   }
 }
