@@ -106,35 +106,47 @@ function disable(xen: Xen, domid: number, page: number): void {
 }
 
 /**
- * Xen has one monitor for each domain, and does not tell whose it is. vCPUs that wait for a dead one's answer are freed
- * by one on a new ring; vCPUs that do not wait take it as nothing. The ring is used for that alone.
+ * Xen has one monitor for each domain, and does not tell whose it is: who had it is taken to be dead, and is answered
+ * for.
  */
 function takeOver(xen: Xen, domid: number, vcpus: number): { page: number; port: number } {
+  freeVcpus(xen, domid, vcpus)
+  const ring = enable(xen, domid)
+  if (ring) return ring
+  throw failed('xc_monitor_enable', `the monitor of domain ${domid} was taken by another program`, ERRNO.EBUSY)
+}
+
+/**
+ * Disables a domain's monitor, whoever has it, so that no vCPU is left standing: those that wait for an answer which
+ * nobody will give are freed by one on a new ring, the others take it as nothing. The ring is used for that alone.
+ */
+export function freeVcpus(xen: Xen, domid: number, vcpus: number): void {
   xen.libraries.xc.monitor_disable(xen.handle, domid)
-  const first = enable(xen, domid)
-  if (!first) throw failed('xc_monitor_enable', `the monitor of domain ${domid} is taken again and again`, ERRNO.EBUSY)
+  const fresh = enable(xen, domid)
+  if (!fresh) throw failed('xc_monitor_enable', `the monitor of domain ${domid} is taken again and again`, ERRNO.EBUSY)
   const { evtchn } = xen.libraries
-  const ring = ringOf(xen, first.page)
+  const ring = ringOf(xen, fresh.page)
   ring.initialise()
   const channel = Number(evtchn.open(0, 0))
-  const port = channel === 0 ? -1 : evtchn.bind_interdomain(channel, domid, first.port)
-  const slot = new Uint8Array(xen.abi.slotLength)
-  const view = new DataView(slot.buffer)
-  for (let vcpu = 0; vcpu < vcpus; ) {
-    for (let count = 0; count < ring.slots && vcpu < vcpus; count++, vcpu++) {
-      view.setUint32(SLOT.version, xen.abi.vmEvent, true)
-      view.setUint32(SLOT.flags, FLAG.vcpuPaused, true)
-      view.setUint32(SLOT.vcpu, vcpu, true)
-      ring.answer(slot)
+  try {
+    const port = channel === 0 ? -1 : evtchn.bind_interdomain(channel, domid, fresh.port)
+    if (port < 0) throw failed('xenevtchn_bind_interdomain', `the event channel of domain ${domid}`)
+    const slot = new Uint8Array(xen.abi.slotLength)
+    const view = new DataView(slot.buffer)
+    view.setUint32(SLOT.version, xen.abi.vmEvent, true)
+    view.setUint32(SLOT.flags, FLAG.vcpuPaused, true)
+    for (let vcpu = 0; vcpu < vcpus; ) {
+      for (let count = 0; count < ring.slots && vcpu < vcpus; count++, vcpu++) {
+        view.setUint32(SLOT.vcpu, vcpu, true)
+        ring.answer(slot)
+      }
+      evtchn.notify(channel, port)
     }
-    if (port >= 0) evtchn.notify(channel, port)
+    evtchn.unbind(channel, port)
+  } finally {
+    if (channel !== 0) evtchn.close(channel)
+    disable(xen, domid, fresh.page)
   }
-  if (port >= 0) evtchn.unbind(channel, port)
-  if (channel !== 0) evtchn.close(channel)
-  disable(xen, domid, first.page)
-  const second = enable(xen, domid)
-  if (second) return second
-  throw failed('xc_monitor_enable', `the monitor of domain ${domid} was taken by another program`, ERRNO.EBUSY)
 }
 
 function ringOf(xen: Xen, page: number): MonitorRing {
