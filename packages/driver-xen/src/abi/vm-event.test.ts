@@ -55,6 +55,15 @@ describe.each(LAYOUTS)('Xen 4.%i', (minor, layout) => {
     })
     expect(vmEvent.READ_DATA).toEqual({ size: event('emul.read.size'), bytes: event('emul.read.data') })
     expect(vmEvent.INSTRUCTION_DATA.bytes).toBe(event('emul.insn.data'))
+    if (abi.hasFastStep) expect(vmEvent.FAST_STEP_VIEW).toBe(event('fast_singlestep.p2midx'))
+    if (abi.hasIo)
+      expect(vmEvent.IO).toEqual({ bytes: event('io.bytes'), port: event('io.port'), isIn: event('io.in') })
+    expect(vmEvent.ACCESS).toEqual({
+      read: constant('MEM_ACCESS_R'),
+      write: constant('MEM_ACCESS_W'),
+      execute: constant('MEM_ACCESS_X'),
+      virtualAddressValid: constant('MEM_ACCESS_GLA_VALID'),
+    })
   })
 
   test('flags, reasons and numbers', () => {
