@@ -217,6 +217,65 @@ describe('the ring', () => {
   })
 })
 
+describe('arming', () => {
+  test('what Xen refuses: the reason, nothing armed, and the monitor is let go', async () => {
+    const vm = await openGuest()
+    peer.failing.set('xc_monitor_write_ctrlreg', ERRNO.EPERM)
+    expect(() => vm.intercept({ kind: 'cr', register: 'cr3' }, () => {})).toThrow(code('DENIED'))
+    expect([guest.armed.size, guest.isMonitored, guest.pauses]).toEqual([0, false, 0])
+    peer.failing.clear()
+    const intercept = vm.intercept({ kind: 'cr', register: 'cr3' }, () => {})
+    expect([...guest.armed]).toEqual(['cr'])
+    intercept.close()
+    await vm.close()
+  })
+
+  test('what Xen refuses beside what is armed: that stays', async () => {
+    const vm = await openGuest()
+    const seen: number[] = []
+    const intercept = vm.intercept({ kind: 'cr', register: 'cr3' }, ({ vcpu }) => void seen.push(vcpu))
+    peer.failing.set('xc_monitor_software_breakpoint', ERRNO.EOPNOTSUPP)
+    expect(() => vm.intercept({ kind: 'int3' }, () => {})).toThrow(code('UNSUPPORTED'))
+    peer.failing.clear()
+    guest.request(0, REASON.controlRegister, cr3Write)
+    await settled()
+    expect([[...guest.armed], seen, guest.runs(0)]).toEqual([['cr'], [0], true])
+    intercept.close()
+    await vm.close()
+  })
+
+  test('a breakpoint where there is no memory: BAD_ARGUMENT or BAD_ADDRESS, and nothing armed', async () => {
+    const vm = await openGuest()
+    guest.memory.missing.add(3)
+    try {
+      vm.intercept({ kind: 'breakpoint', physicalAddress: LANDMARK }, () => {})
+      throw new Error('it was taken')
+    } catch (error) {
+      expect(['BAD_ARGUMENT', 'BAD_ADDRESS']).toContain((error as MicrovmiError).code)
+    }
+    expect([guest.armed.size, guest.isMonitored]).toEqual([0, false])
+    await vm.close()
+  })
+
+  test('a breakpoint is hidden from reads, and its byte is the original again at the end', async () => {
+    const vm = await openGuest()
+    guest.memory.write(LANDMARK, Uint8Array.of(0x55))
+    const intercept = vm.intercept({ kind: 'breakpoint', physicalAddress: LANDMARK }, () => {})
+    expect(guest.memory.read(LANDMARK, 1)).toEqual(Uint8Array.of(0xcc))
+    const into = new Uint8Array(1)
+    vm.memory.read(LANDMARK, into)
+    expect(into).toEqual(Uint8Array.of(0x55))
+    guest.request(0, REASON.breakpoint, breakpoint(LANDMARK))
+    await settled()
+    expect(guest.runs(0)).toBe(true)
+    expect((guest.responses.at(-1)?.flags ?? 0) & FLAG.emulate).toBe(FLAG.emulate)
+    expect(guest.injected).toEqual([])
+    intercept.close()
+    expect(guest.memory.read(LANDMARK, 1)).toEqual(Uint8Array.of(0x55))
+    await vm.close()
+  })
+})
+
 describe('what a guest must never pay for', () => {
   test('an int3 whose reinjection Xen refuses: the vCPU goes on', async () => {
     const vm = await openGuest()
