@@ -35,7 +35,7 @@ export class PeerDomain {
   constructor(domid: number, name: string, vcpus = 2) {
     this.domid = domid
     this.name = name
-    this.vcpus = Array.from({ length: vcpus }, () => ({ context: new Uint8Array(1032), isWaiting: false }))
+    this.vcpus = Array.from({ length: vcpus }, (_, vcpu) => ({ context: contextOf(vcpu), isWaiting: false }))
     const noise = new Uint32Array(PAGE / 4).fill(0x0bad_0bad)
     this.ring.write(0, new Uint8Array(noise.buffer))
   }
@@ -65,11 +65,12 @@ export class PeerDomain {
     slot.setUint32(SLOT.flags, FLAG.vcpuPaused, true)
     slot.setUint32(SLOT.reason, reason, true)
     slot.setUint32(SLOT.vcpu, vcpu, true)
+    const from = this.vcpus[vcpu]
+    if (from) fillRegisters(slot, from.context, this.abi)
     more(slot)
     this.ring.write(this.#startOf(produced), new Uint8Array(slot.buffer))
     this.lie(produced + 1)
-    const stopped = this.vcpus[vcpu]
-    if (stopped) stopped.isWaiting = (slot.getUint32(SLOT.flags, true) & FLAG.vcpuPaused) !== 0
+    if (from) from.isWaiting = (slot.getUint32(SLOT.flags, true) & FLAG.vcpuPaused) !== 0
     this.channel.raise()
   }
 
@@ -100,4 +101,37 @@ export class PeerDomain {
     const slots = 2 ** Math.floor(Math.log2((PAGE - RING.slots) / this.abi.slotLength))
     return RING.slots + (index & (slots - 1)) * this.abi.slotLength
   }
+}
+
+/** Offsets of struct hvm_hw_cpu (hvm/save.h). */
+const CONTEXT = {
+  ...{ rax: 512, rcx: 528, rdx: 536, rbx: 520, rsp: 568, rbp: 544, rsi: 552, rdi: 560 },
+  ...{ r8: 576, r9: 584, r10: 592, r11: 600, r12: 608, r13: 616, r14: 624, r15: 632, rflags: 648 },
+} as const
+const RIP = 640
+const CS_RIGHTS = 888
+/** A code segment that is present. */
+const CODE = 0x9b
+
+/** A vCPU in real mode's flat memory; bit 1 of rflags is always set. */
+function contextOf(vcpu: number): Uint8Array {
+  const context = new DataView(new ArrayBuffer(1032))
+  context.setBigUint64(RIP, BigInt(0x2000 + vcpu * 0x100), true)
+  context.setBigUint64(CONTEXT.rflags, 2n, true)
+  context.setUint32(CS_RIGHTS, CODE, true)
+  return new Uint8Array(context.buffer)
+}
+
+/** What Xen hands over of a vCPU's registers with its requests, as far as the peer's vCPUs have any. */
+function fillRegisters(slot: DataView, context: Uint8Array, { registers }: Abi): void {
+  const from = new DataView(context.buffer)
+  for (const [index, offset] of Object.values(CONTEXT).entries()) {
+    slot.setBigUint64(SLOT.data + 8 * index, from.getBigUint64(offset, true), true)
+  }
+  slot.setBigUint64(SLOT.data + registers.rip, from.getBigUint64(RIP, true), true)
+  // cr0, cr2, cr3, cr4 follow each other in both.
+  for (const [index, name] of (['cr0', 'cr2', 'cr3', 'cr4'] as const).entries()) {
+    slot.setBigUint64(SLOT.data + registers[name], from.getBigUint64(656 + 8 * index, true), true)
+  }
+  if (registers.segments !== undefined) slot.setUint32(SLOT.data + registers.segments, CODE << 20, true)
 }
