@@ -7,8 +7,10 @@ import { ForeignMemory } from './foreign-memory.ts'
 import { GuestMemory } from './guest-memory.ts'
 import { Injector } from './injection.ts'
 import { MemoryMap } from './memory-map.ts'
+import { answerFor } from './monitor.ts'
 import { HvmMsrs, HvmRegisters } from './registers.ts'
 import { XenRunState } from './run-state.ts'
+import { SessionNote } from './session-note.ts'
 import { kindsOf } from './settings.ts'
 import type { Xen } from './xen.ts'
 
@@ -21,6 +23,7 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
   readonly id: string
   readonly hypervisor: string
   readonly capabilities: readonly Capability[]
+  readonly warnings: readonly string[]
   readonly details: Readonly<Record<string, Detail>>
   readonly memory: GuestMemory
   readonly registers: HvmRegisters
@@ -34,7 +37,7 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
   readonly #uuid: string
   #seenAt = 0
 
-  /** @param xen is this object's from now on, also when the constructor throws */
+  /** @param xen is this object's from the end of the constructor on */
   constructor(xen: Xen, info: DomainInfo) {
     const { domid, uuid } = info
     this.#xen = xen
@@ -44,22 +47,26 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
     this.id = uuid
     this.hypervisor = xen.version
     this.details = { domid, type: info.hasDevices ? 'HVM' : 'PVH' }
-    try {
-      const foreign = new ForeignMemory(xen, domid)
-      this.memory = new GuestMemory(foreign, new MemoryMap(xen, domid, foreign), () => this.#look())
-    } catch (error) {
-      xen.close()
-      throw error
-    }
+    const foreign = new ForeignMemory(xen, domid)
+    this.memory = new GuestMemory(foreign, new MemoryMap(xen, domid, foreign), () => this.#look())
     this.registers = new HvmRegisters(xen, domid)
     this.msr = new HvmMsrs(this.registers)
     this.running = new XenRunState(xen, domid, () => this.#info().isPaused)
     this.#injector = new Injector(xen, domid)
+    const note = new SessionNote(uuid)
+    const breakpoints = new Breakpoints(this.memory, this.registers, note)
+    try {
+      this.warnings = recover(xen, info, note, breakpoints)
+    } catch (error) {
+      this.memory.close()
+      throw error
+    }
     this.events = new XenEvents(xen, {
       domid,
+      note,
       vcpus: () => this.vcpuCount,
       registers: this.registers,
-      breakpoints: new Breakpoints(this.memory, this.registers),
+      breakpoints,
       injector: this.#injector,
       gone: () => this.#gone(),
     })
@@ -114,4 +121,19 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
     this.#seenAt = performance.now()
     return info
   }
+}
+
+/** Undoes what a killed session of ours has left in the guest; what it was, for the user. */
+function recover(xen: Xen, info: DomainInfo, note: SessionNote, breakpoints: Breakpoints): string[] {
+  const left = note.leftBehind()
+  if (!left) return []
+  xen.libraries.xc.domain_pause(xen.handle, info.domid)
+  try {
+    breakpoints.restore(left)
+    answerFor(xen, info.domid, info.vcpus)
+  } finally {
+    xen.libraries.xc.domain_unpause(xen.handle, info.domid)
+  }
+  note.remove()
+  return [`a session that was killed had left ${left.length} breakpoints and its monitor on: they were taken out`]
 }

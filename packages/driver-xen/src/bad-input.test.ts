@@ -5,6 +5,7 @@ import { CONTROL_REGISTER, FLAG, REASON, SLOT } from './abi/vm-event.ts'
 import { xen } from './index.ts'
 import { Peer } from './peer.testing.ts'
 import { PeerDomain } from './peer-domain.testing.ts'
+import { PeerNote } from './peer-note.testing.ts'
 import { ERRNO } from './xen-errors.ts'
 
 const host = vi.hoisted(() => ({ peer: undefined as unknown }))
@@ -12,6 +13,7 @@ vi.mock('./libraries.ts', () => ({
   libraries: () => (host.peer as Peer).libraries,
   errno: () => (host.peer as Peer).errno,
 }))
+vi.mock('./session-note.ts', async () => ({ SessionNote: (await import('./peer-note.testing.ts')).PeerNote }))
 vi.mock('node:fs', async (original) => ({ ...(await original<object>()), existsSync: () => true }))
 
 let peer: Peer
@@ -23,6 +25,8 @@ beforeEach(() => {
   guest = new PeerDomain(5, 'debian')
   peer.domains.push(guest)
   host.peer = peer
+  PeerNote.left = undefined
+  PeerNote.written = undefined
 })
 
 const code = (wanted: MicrovmiError['code']) => expect.objectContaining({ code: wanted })
@@ -294,10 +298,19 @@ describe('what a guest must never pay for', () => {
     await vm.close()
   })
 
-  test('a predecessor that was killed: its vCPUs run again, and events come', async () => {
+  test('a predecessor that was killed: its breakpoints are out, its vCPUs run again, and events come', async () => {
     guest.enable()
     for (const vcpu of guest.vcpus) vcpu.isWaiting = true
+    guest.memory.write(LANDMARK, Uint8Array.of(0xcc, 0x33))
+    PeerNote.left = [
+      { address: LANDMARK, original: 0x90 },
+      { address: LANDMARK + 1, original: 0x44 },
+    ]
     const vm = await openGuest()
+    // What is no breakpoint any more is the guest's own.
+    expect(guest.memory.read(LANDMARK, 2)).toEqual(Uint8Array.of(0x90, 0x33))
+    expect(vm.info.warnings).toHaveLength(1)
+    expect(guest.pauses).toBe(0)
     const seen: number[] = []
     const intercept = vm.intercept({ kind: 'cr', register: 'cr3' }, ({ vcpu }) => void seen.push(vcpu))
     await settled()
@@ -308,6 +321,15 @@ describe('what a guest must never pay for', () => {
     intercept.close()
     await vm.close()
     expect([guest.isMonitored, guest.pauses, guest.armed.size]).toEqual([false, 0, 0])
+  })
+
+  test('a monitor that somebody else uses: BUSY, and it is left to them', async () => {
+    guest.enable()
+    guest.armed.add('theirs')
+    const vm = await openGuest()
+    expect(() => vm.intercept({ kind: 'cr', register: 'cr3' }, () => {})).toThrow(code('BUSY'))
+    await vm.close()
+    expect([guest.isMonitored, [...guest.armed]]).toEqual([true, ['theirs']])
   })
 
   test('a request that comes while the intercept ends is answered', async () => {

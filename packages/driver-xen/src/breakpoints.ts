@@ -8,6 +8,7 @@ import {
 import { AddressSpace, type PhysicalMemory, pagingOf } from '@microvmi/paging'
 import type { GuestMemory } from './guest-memory.ts'
 import type { HvmRegisters } from './registers.ts'
+import type { Patch, SessionNote } from './session-note.ts'
 
 /** int3 (Intel SDM volume 2A). */
 const INT3 = 0xcc
@@ -26,8 +27,11 @@ export class Breakpoints {
   readonly #armed = new Map<number, Armed>()
   readonly #byte = new Uint8Array(1)
 
-  constructor(memory: GuestMemory, registers: HvmRegisters) {
+  readonly #note: SessionNote
+
+  constructor(memory: GuestMemory, registers: HvmRegisters, note: SessionNote) {
     this.#memory = memory
+    this.#note = note
     this.#registers = registers
   }
 
@@ -40,6 +44,7 @@ export class Breakpoints {
     if (patches.original(physical) === undefined) {
       const original = this.#readByte(physical)
       patches.add(physical, original, INT3)
+      this.#noteAll()
       try {
         this.#writeByte(physical, INT3)
       } catch (error) {
@@ -61,10 +66,21 @@ export class Breakpoints {
     const original = patches.original(physical)
     if (original !== undefined) this.#writeByte(physical, original)
     patches.remove(physical)
+    this.#noteAll()
   }
 
-  get size(): number {
-    return this.#armed.size
+  /** Puts back what a killed session has left in the guest. */
+  restore(left: readonly Patch[]): void {
+    for (const { address, original } of left) {
+      const isThere = this.#memory.read(address, this.#byte) === 1 && this.#byte[0] === INT3
+      if (isThere) this.#writeByte(address, original)
+    }
+  }
+
+  /** If this process is killed, the next one knows what to put back. */
+  #noteAll(): void {
+    const { patches } = this.#memory
+    this.#note.write([...patches.addresses()].map((address) => ({ address, original: patches.original(address) ?? 0 })))
   }
 
   /** Whether one of ours is at a guest-physical address. */

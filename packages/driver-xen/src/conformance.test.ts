@@ -10,6 +10,7 @@ vi.mock('./libraries.ts', () => ({
   libraries: () => (host.peer as Peer).libraries,
   errno: () => (host.peer as Peer).errno,
 }))
+vi.mock('./session-note.ts', async () => ({ SessionNote: (await import('./peer-note.testing.ts')).PeerNote }))
 vi.mock('node:fs', async (original) => ({ ...(await original<object>()), existsSync: () => true }))
 
 const PAGE = 4096

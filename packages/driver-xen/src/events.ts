@@ -12,9 +12,10 @@ import { FLAG, REASON, registersOf, SLOT } from './abi/vm-event.ts'
 import type { Breakpoints } from './breakpoints.ts'
 import { DomainWatch } from './domain-watch.ts'
 import { type Injector, TRAP } from './injection.ts'
-import { freeVcpus, Monitor } from './monitor.ts'
+import { answerFor, Monitor } from './monitor.ts'
 import { checkParts, emulate, proceed, setRegisters, splitChanges, wantedValue } from './replies.ts'
 import { DEBUG_LENGTH, eventFields, isWanted, kindOf, physicalOf } from './requests.ts'
+import type { SessionNote } from './session-note.ts'
 import { checkRequest, Settings } from './settings.ts'
 import type { Xen } from './xen.ts'
 import { failed } from './xen-errors.ts'
@@ -22,6 +23,7 @@ import { failed } from './xen-errors.ts'
 /** What events need of the rest of the driver. */
 export interface EventParts {
   readonly domid: number
+  readonly note: SessionNote
   readonly vcpus: () => number
   readonly registers: Required<Pick<RegisterBackend, 'read' | 'write'>>
   readonly breakpoints: Breakpoints
@@ -69,7 +71,7 @@ export class XenEvents implements EventBackend {
   arm(request: InterceptRequest, armed: number): void {
     checkRequest(request)
     const isFirst = this.#monitor === undefined
-    this.#monitor ??= new Monitor(this.#xen, this.#parts.domid, this.#parts.vcpus(), () => this.#wake())
+    this.#monitor ??= new Monitor(this.#xen, this.#parts.domid, this.#parts.note, () => this.#wake())
     try {
       this.#change([...this.#armed.values(), request])
       if (request.kind === 'breakpoint') this.#parts.breakpoints.add(armed, request)
@@ -163,7 +165,7 @@ export class XenEvents implements EventBackend {
     } finally {
       try {
         this.#end()
-        freeVcpus(this.#xen, this.#parts.domid, this.#parts.vcpus())
+        answerFor(this.#xen, this.#parts.domid, this.#parts.vcpus())
       } finally {
         this.#hold('domain_unpause')
       }
@@ -297,7 +299,8 @@ export class XenEvents implements EventBackend {
     const takesOver = parts.reinject === true || parts.inject !== undefined || movesRip || parts.deny === true
     if (event.kind === 'breakpoint' && !takesOver && !parts.emulate) {
       // The response has room for the instruction or for registers.
-      this.#parts.registers.write(vcpu, { ...written, ...inSlot })
+      const all = { ...written, ...inSlot }
+      if (Object.keys(all).length > 0) this.#parts.registers.write(vcpu, all)
       emulate(slot, { instruction: this.#parts.breakpoints.instruction(vcpu, event.fields.address) })
       return
     }

@@ -3,7 +3,8 @@ import { open } from '@microvmi/core'
 import { controlPage, startGuest } from '@microvmi/lab-xen'
 import { expect, test } from 'vitest'
 import { xen } from './index.ts'
-import { freeVcpus, Monitor } from './monitor.ts'
+import { answerFor, Monitor } from './monitor.ts'
+import { SessionNote } from './session-note.ts'
 import { Xen } from './xen.ts'
 
 /** VM_EVENT_X86_CR3 (vm_event.h). */
@@ -25,17 +26,17 @@ test('vCPUs that wait for an answer which nobody gives stand still, and run agai
   const host = Xen.open()
   try {
     expect(await advance()).toEqual([true, true])
-    const monitor = new Monitor(host, guest.domid, 2, () => {})
+    const monitor = new Monitor(host, guest.domid, new SessionNote(guest.uuid), () => {})
     expect(host.libraries.xc.monitor_write_ctrlreg(host.handle, guest.domid, CR3, true, true, 0n, true)).toBe(0)
     await setTimeout(1500)
     expect(await advance()).toEqual([false, false])
     // Without the monitor they are no better off.
     monitor.close()
     expect(await advance()).toEqual([false, false])
-    freeVcpus(host, guest.domid, 2)
+    answerFor(host, guest.domid, 2)
     expect(await advance()).toEqual([true, true])
     // vCPUs that wait for nothing take it as nothing.
-    freeVcpus(host, guest.domid, 2)
+    answerFor(host, guest.domid, 2)
     expect(await advance()).toEqual([true, true])
   } finally {
     host.close()

@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { at, LAYOUTS } from './abi/layouts.testing.ts'
 import * as context from './hvm-context.ts'
+import { changeGeneral, isGeneral, VCPU_CONTEXT } from './vcpu-context.ts'
 
 const NONE = { lapic: undefined, lapicRegisters: undefined, mtrr: undefined, xsave: undefined }
 
@@ -33,6 +34,19 @@ describe.each(LAYOUTS)('a vCPU that Xen 4.%i has saved', (_, layout) => {
       expect([name, cpu.getBigUint64(where(members[name] ?? name), true)]).toEqual([name, 0x0123_4567_89ab_cdefn])
       const read = context.parseRegisters(cpu, NONE) as unknown as Record<string, unknown>
       expect([name, read[name]]).toEqual([name, 0x0123_4567_89ab_cdefn])
+    }
+  })
+
+  test('general registers are written to where struct vcpu_guest_context has them, and nothing else is', () => {
+    expect(VCPU_CONTEXT).toBe(at(layout, 'vcpu_guest_context', 'size'))
+    for (const name of context.WRITABLE) {
+      if (!isGeneral({ [name]: 1n })) continue
+      const vcpu = new DataView(new ArrayBuffer(VCPU_CONTEXT))
+      changeGeneral(vcpu, { [name]: 0x0123_4567_89ab_cdefn })
+      const offset = at(layout, 'vcpu_guest_context', `user.${name}`)
+      expect([name, vcpu.getBigUint64(offset, true)]).toEqual([name, 0x0123_4567_89ab_cdefn])
+      vcpu.setBigUint64(offset, 0n, true)
+      expect(new Uint8Array(vcpu.buffer).every((byte) => byte === 0)).toBe(true)
     }
   })
 

@@ -38,6 +38,8 @@ export interface Libraries {
       into: Uint8Array,
       size: number,
     ): number
+    vcpu_getcontext(xch: number, domid: number, vcpu: number, into: Uint8Array): number
+    vcpu_setcontext(xch: number, domid: number, vcpu: number, from: Uint8Array): number
     hvm_param_get(xch: number, domid: number, param: number, into: BigUint64Array): number
     monitor_enable(xch: number, domid: number, port: Uint32Array): Address
     monitor_disable(xch: number, domid: number): number
@@ -178,6 +180,8 @@ function load(): Libraries {
       domain_hvm_getcontext_partial: xc(
         'int xc_domain_hvm_getcontext_partial(uint64 xch, uint32 domid, uint16 typecode, uint16 instance, void *context, uint32 size)',
       ),
+      vcpu_getcontext: xc('int xc_vcpu_getcontext(uint64 xch, uint32 domid, uint32 vcpu, void *context)'),
+      vcpu_setcontext: xc('int xc_vcpu_setcontext(uint64 xch, uint32 domid, uint32 vcpu, void *context)'),
       hvm_param_get: xc('int xc_hvm_param_get(uint64 xch, uint32 dom, uint32 param, void *value)'),
       monitor_enable: xc('uint64 xc_monitor_enable(uint64 xch, uint32 domid, void *port)'),
       monitor_disable: xc('int xc_monitor_disable(uint64 xch, uint32 domid)'),

@@ -1,7 +1,8 @@
-import { PAGE_SIZE } from '@microvmi/core/driver'
+import { MicrovmiError, PAGE_SIZE } from '@microvmi/core/driver'
 import { FLAG, SLOT } from './abi/vm-event.ts'
 import type { Watch } from './libraries.ts'
 import { MonitorRing } from './monitor-ring.ts'
+import type { SessionNote } from './session-note.ts'
 import type { Xen } from './xen.ts'
 import { ERRNO, failed } from './xen-errors.ts'
 
@@ -12,8 +13,6 @@ import { ERRNO, failed } from './xen-errors.ts'
  * disabled (docs/decisions/0006-events-on-xen.md).
  */
 export class Monitor {
-  /** Whether somebody who had monitored the domain has died, and was answered for. */
-  readonly hadPredecessor: boolean
   readonly #xen: Xen
   readonly #domid: number
   readonly #page: number
@@ -21,15 +20,19 @@ export class Monitor {
   readonly #port: number
   readonly #ring: MonitorRing
   readonly #watch: Watch
+  readonly #note: SessionNote
   #hasAnswers = false
 
-  /** @param wake called on the event loop when there may be requests */
-  constructor(xen: Xen, domid: number, vcpus: number, wake: () => void) {
+  /**
+   * @param note by which a predecessor's monitor is known
+   * @param wake called on the event loop when there may be requests
+   */
+  constructor(xen: Xen, domid: number, note: SessionNote, wake: () => void) {
     this.#xen = xen
     this.#domid = domid
-    let ring = enable(xen, domid)
-    this.hadPredecessor = ring === undefined
-    if (ring === undefined) ring = takeOver(xen, domid, vcpus)
+    this.#note = note
+    const ring = enable(xen, domid)
+    if (ring === undefined) throw inUse(domid)
     this.#page = ring.page
     const { evtchn, koffi } = xen.libraries
     this.#ring = ringOf(xen, ring.page)
@@ -42,6 +45,7 @@ export class Monitor {
       disable(xen, domid, this.#page)
       throw error
     }
+    note.write([])
     this.#watch = koffi.node.poll(evtchn.fd(this.#channel), { readable: true }, wake)
     this.#watch.unref()
   }
@@ -86,7 +90,49 @@ export class Monitor {
     evtchn.unbind(this.#channel, this.#port)
     evtchn.close(this.#channel)
     disable(this.#xen, this.#domid, this.#page)
+    this.#note.remove()
   }
+}
+
+/**
+ * Frees the vCPUs that wait for a dead session's answer: they go on with one on a new ring, and vCPUs that do not wait
+ * take it as nothing. The ring is used for that alone.
+ */
+export function answerFor(xen: Xen, domid: number, vcpus: number): void {
+  xen.libraries.xc.monitor_disable(xen.handle, domid)
+  const first = enable(xen, domid)
+  if (!first) throw inUse(domid)
+  const { evtchn } = xen.libraries
+  const ring = ringOf(xen, first.page)
+  ring.initialise()
+  const channel = Number(evtchn.open(0, 0))
+  try {
+    const port = channel === 0 ? -1 : evtchn.bind_interdomain(channel, domid, first.port)
+    if (port < 0) throw failed('xenevtchn_bind_interdomain', `the event channel of domain ${domid}`)
+    const slot = new Uint8Array(xen.abi.slotLength)
+    const view = new DataView(slot.buffer)
+    view.setUint32(SLOT.version, xen.abi.vmEvent, true)
+    view.setUint32(SLOT.flags, FLAG.vcpuPaused, true)
+    for (let vcpu = 0; vcpu < vcpus; ) {
+      for (let count = 0; count < ring.slots && vcpu < vcpus; count++, vcpu++) {
+        view.setUint32(SLOT.vcpu, vcpu, true)
+        ring.answer(slot)
+      }
+      evtchn.notify(channel, port)
+    }
+    evtchn.unbind(channel, port)
+  } finally {
+    if (channel !== 0) evtchn.close(channel)
+    disable(xen, domid, first.page)
+  }
+}
+
+function inUse(domid: number): MicrovmiError {
+  const advice = 'end the program that has it; if that was killed, xen-access or any program that disables the monitor'
+  return new MicrovmiError(
+    'BUSY',
+    `the monitor of domain ${domid} is in use, and Xen has one for each domain: ${advice}`,
+  )
 }
 
 /** `undefined` where the monitor is in use. */
@@ -103,50 +149,6 @@ function enable(xen: Xen, domid: number): { page: number; port: number } | undef
 function disable(xen: Xen, domid: number, page: number): void {
   xen.libraries.xc.monitor_disable(xen.handle, domid)
   xen.libraries.libc.munmap(page, PAGE_SIZE)
-}
-
-/**
- * Xen has one monitor for each domain, and does not tell whose it is: who had it is taken to be dead, and is answered
- * for.
- */
-function takeOver(xen: Xen, domid: number, vcpus: number): { page: number; port: number } {
-  freeVcpus(xen, domid, vcpus)
-  const ring = enable(xen, domid)
-  if (ring) return ring
-  throw failed('xc_monitor_enable', `the monitor of domain ${domid} was taken by another program`, ERRNO.EBUSY)
-}
-
-/**
- * Disables a domain's monitor, whoever has it, so that no vCPU is left standing: those that wait for an answer which
- * nobody will give are freed by one on a new ring, the others take it as nothing. The ring is used for that alone.
- */
-export function freeVcpus(xen: Xen, domid: number, vcpus: number): void {
-  xen.libraries.xc.monitor_disable(xen.handle, domid)
-  const fresh = enable(xen, domid)
-  if (!fresh) throw failed('xc_monitor_enable', `the monitor of domain ${domid} is taken again and again`, ERRNO.EBUSY)
-  const { evtchn } = xen.libraries
-  const ring = ringOf(xen, fresh.page)
-  ring.initialise()
-  const channel = Number(evtchn.open(0, 0))
-  try {
-    const port = channel === 0 ? -1 : evtchn.bind_interdomain(channel, domid, fresh.port)
-    if (port < 0) throw failed('xenevtchn_bind_interdomain', `the event channel of domain ${domid}`)
-    const slot = new Uint8Array(xen.abi.slotLength)
-    const view = new DataView(slot.buffer)
-    view.setUint32(SLOT.version, xen.abi.vmEvent, true)
-    view.setUint32(SLOT.flags, FLAG.vcpuPaused, true)
-    for (let vcpu = 0; vcpu < vcpus; ) {
-      for (let count = 0; count < ring.slots && vcpu < vcpus; count++, vcpu++) {
-        view.setUint32(SLOT.vcpu, vcpu, true)
-        ring.answer(slot)
-      }
-      evtchn.notify(channel, port)
-    }
-    evtchn.unbind(channel, port)
-  } finally {
-    if (channel !== 0) evtchn.close(channel)
-    disable(xen, domid, fresh.page)
-  }
 }
 
 function ringOf(xen: Xen, page: number): MonitorRing {

@@ -94,6 +94,10 @@ export class Peer {
             if (context && this.errno === 0) into.set(context)
             return this.errno === 0 ? 0 : -1
           }),
+        vcpu_getcontext: (_xch, domid, vcpu, into) =>
+          this.#on('xc_vcpu_getcontext', domid, (domain) => copyUser(domain, vcpu, into, false)),
+        vcpu_setcontext: (_xch, domid, vcpu, from) =>
+          this.#on('xc_vcpu_setcontext', domid, (domain) => copyUser(domain, vcpu, from, true)),
         hvm_param_get: unused('xc_hvm_param_get'),
         monitor_enable: (_xch, domid, port) => {
           const address = this.#on('xc_monitor_enable', domid, (domain) => {
@@ -214,6 +218,42 @@ function loadAll({ vcpus }: PeerDomain, from: Uint8Array): number {
   for (const [index, { context }] of vcpus.entries()) {
     const at = index * (8 + 1032) + 8
     context.set(from.subarray(at, at + 1032))
+  }
+  return 0
+}
+
+/** Where struct vcpu_guest_context (arch-x86/xen.h) and struct hvm_hw_cpu (hvm/save.h) have the same registers. */
+const USER = [
+  ...([
+    [520, 632],
+    [528, 624],
+    [536, 616],
+    [544, 608],
+    [552, 544],
+    [560, 520],
+    [568, 600],
+    [576, 592],
+    [584, 584],
+  ] as const),
+  ...([
+    [592, 576],
+    [600, 512],
+    [608, 528],
+    [616, 536],
+    [624, 552],
+    [632, 560],
+    [648, 640],
+    [664, 648],
+    [672, 568],
+  ] as const),
+] as const
+
+function copyUser({ vcpus }: PeerDomain, vcpu: number, other: Uint8Array, isWrite: boolean): number {
+  const context = vcpus[vcpu]?.context
+  if (!context) return -1
+  for (const [user, saved] of USER) {
+    if (isWrite) context.set(other.subarray(user, user + 8), saved)
+    else other.set(context.subarray(saved, saved + 8), user)
   }
   return 0
 }

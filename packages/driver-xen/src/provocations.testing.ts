@@ -12,7 +12,8 @@ type Answerable = { readonly vcpu: number; reply(parts?: { [P in 'registers' | '
 
 /** How the lab's guest brings about each kind of event that Xen's monitor shows on AMD. */
 export function provocations({ marks, control }: GuestFacts): Provocations {
-  const count = (vm: AnyVm, name: Count) => vm.memory.readUint64(control + controlPage.vcpus + controlPage.counts[name])
+  const count = (vm: AnyVm, name: Count, vcpu: number) =>
+    vm.memory.readUint64(control + controlPage.vcpus + vcpu * controlPage.vcpuLength + controlPage.counts[name])
   const mark = marks[0]
   if (!mark) throw new Error('the guest told of no process microvmi-marks')
 
@@ -32,15 +33,15 @@ export function provocations({ marks, control }: GuestFacts): Provocations {
   const delivered =
     (name: Count) =>
     async (event: Answerable, vm: AnyVm): Promise<void> => {
-      const before = count(vm, name)
+      const before = count(vm, name, event.vcpu)
       event.reply({ reinject: true })
-      while (count(vm, name) <= before) await setTimeout(5)
+      while (count(vm, name, event.vcpu) <= before) await setTimeout(5)
     }
   /** Registers that come with the response are in force when the vCPU goes on: rip behind the exception, which is lost. */
   const rip =
     (all: Count, taken: Count) =>
     async (event: Answerable & { readonly address: bigint; readonly length?: number | undefined }, vm: AnyVm) => {
-      const surplus = () => count(vm, all) - count(vm, taken)
+      const surplus = () => count(vm, all, event.vcpu) - count(vm, taken, event.vcpu)
       const before = surplus()
       event.reply({ registers: { rip: event.address + BigInt(event.length ?? 0) } })
       while (surplus() <= before) await setTimeout(5)
@@ -61,7 +62,7 @@ export function provocations({ marks, control }: GuestFacts): Provocations {
         if (event.old === event.new) throw new Error('CR3 does not change')
       },
       never: [{ kind: 'cr', register: 'cr3', mask: 1n << 51n }],
-      everyVcpu: true,
+      // In the kernel one vCPU waits for the other, which may be held.
       replies: { registers },
     },
     msr: {
@@ -70,7 +71,6 @@ export function provocations({ marks, control }: GuestFacts): Provocations {
         if (event.msr !== TSC_AUX) throw new Error(`it is MSR 0x${event.msr.toString(16)}`)
       },
       never: [{ kind: 'msr', msr: LSTAR }],
-      everyVcpu: true,
       replies: { registers },
     },
     breakpoint,

@@ -17,6 +17,7 @@ import {
   WRITABLE,
   XSAVE,
 } from './hvm-context.ts'
+import { changeGeneral, isGeneral, VCPU_CONTEXT } from './vcpu-context.ts'
 import type { Xen } from './xen.ts'
 import { ERRNO, failed } from './xen-errors.ts'
 
@@ -47,20 +48,41 @@ export class HvmRegisters implements RegisterBackend {
     const { handle } = this.#xen
     if (xc.domain_pause(handle, this.#domid) < 0) throw this.#failed('xc_domain_pause')
     try {
-      const size = xc.domain_hvm_getcontext(handle, this.#domid, null, 0)
-      if (size < 0) throw this.#failed('xc_domain_hvm_getcontext')
-      const context = new Uint8Array(size)
-      const length = xc.domain_hvm_getcontext(handle, this.#domid, context, size)
-      if (length < 0) throw this.#failed('xc_domain_hvm_getcontext')
-      const cpu = findRecord(context.subarray(0, length), CPU.code, vcpu)
-      if (!cpu || cpu.byteLength < CPU.length) {
-        throw new MicrovmiError('PROTOCOL', `Xen saves no registers of vCPU ${vcpu}: is it online?`)
-      }
-      changeRegisters(cpu, changes)
-      if (xc.domain_hvm_setcontext(handle, this.#domid, context, length) < 0)
-        throw this.#failed('xc_domain_hvm_setcontext')
+      if (isGeneral(changes)) this.#writeGeneral(vcpu, changes)
+      else this.#writeAll(vcpu, changes)
     } finally {
       xc.domain_unpause(handle, this.#domid)
+    }
+  }
+
+  /** What needs no more than one vCPU's user registers: nothing else of the guest is touched. */
+  #writeGeneral(vcpu: number, changes: RegisterChanges): void {
+    const { xc } = this.#xen.libraries
+    const context = new Uint8Array(VCPU_CONTEXT)
+    if (xc.vcpu_getcontext(this.#xen.handle, this.#domid, vcpu, context) < 0) throw this.#failed('xc_vcpu_getcontext')
+    changeGeneral(new DataView(context.buffer), changes)
+    if (xc.vcpu_setcontext(this.#xen.handle, this.#domid, vcpu, context) < 0) throw this.#failed('xc_vcpu_setcontext')
+  }
+
+  /**
+   * Xen loads what it has saved of the whole domain. An interrupt that a vCPU was about to take is not among that (Xen,
+   * arch/x86/hvm/svm/svm.c, svm_vmcb_restore()), and may be lost.
+   */
+  #writeAll(vcpu: number, changes: RegisterChanges): void {
+    const { xc } = this.#xen.libraries
+    const { handle } = this.#xen
+    const size = xc.domain_hvm_getcontext(handle, this.#domid, null, 0)
+    if (size < 0) throw this.#failed('xc_domain_hvm_getcontext')
+    const context = new Uint8Array(size)
+    const length = xc.domain_hvm_getcontext(handle, this.#domid, context, size)
+    if (length < 0) throw this.#failed('xc_domain_hvm_getcontext')
+    const cpu = findRecord(context.subarray(0, length), CPU.code, vcpu)
+    if (!cpu || cpu.byteLength < CPU.length) {
+      throw new MicrovmiError('HYPERVISOR', `Xen saves no registers of vCPU ${vcpu}: is it online?`)
+    }
+    changeRegisters(cpu, changes)
+    if (xc.domain_hvm_setcontext(handle, this.#domid, context, length) < 0) {
+      throw this.#failed('xc_domain_hvm_setcontext')
     }
   }
 

@@ -87,21 +87,21 @@ export function settableRegisters(abi: Abi): ReadonlyMap<string, number> {
 }
 
 /**
- * The registers that come with a request: a fresh object. Of segments, what the interface version has. DR6 and DR7 are
- * left out: on AMD Xen 4.17 fills in zeros.
+ * The registers that come with a request: a fresh object. Of segments, what the interface version has. DR6, DR7 and
+ * KERNEL_GS_BASE are left out: on AMD Xen 4.17 fills in zeros.
  */
 export function registersOf(slot: DataView, { registers: layout }: Abi): Registers {
   const word = (offset: number) => slot.getBigUint64(SLOT.data + offset, true)
   const general = {} as Record<General, bigint>
   for (const [index, name] of GENERAL.entries()) general[name] = word(8 * index)
-  const { gdt, shadowGs } = layout
+  const { gdt } = layout
   return {
     architecture: 'x86-64',
     ...general,
     ...{ rip: word(layout.rip), cr0: word(layout.cr0), cr2: word(layout.cr2), cr3: word(layout.cr3) },
     ...{ cr4: word(layout.cr4), efer: word(layout.efer), star: word(layout.star) },
     ...{ lstar: word(layout.lstar), sysenterCs: word(layout.sysenterCs), sysenterEsp: word(layout.sysenterEsp) },
-    ...{ sysenterEip: word(layout.sysenterEip), kernelGsBase: shadowGs === undefined ? undefined : word(shadowGs) },
+    sysenterEip: word(layout.sysenterEip),
     gdt: gdt && { base: word(gdt.base), limit: slot.getUint16(SLOT.data + gdt.limit, true) },
     ...segmentsOf(slot, layout),
   }
