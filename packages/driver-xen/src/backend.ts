@@ -64,6 +64,7 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
     this.events = new XenEvents(xen, {
       domid,
       note,
+      vcpus: () => this.vcpuCount,
       registers: this.registers,
       breakpoints,
       injector: this.#injector,

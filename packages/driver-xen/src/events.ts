@@ -12,7 +12,7 @@ import { FLAG, REASON, registersOf, SLOT } from './abi/vm-event.ts'
 import type { Breakpoints } from './breakpoints.ts'
 import { DomainWatch } from './domain-watch.ts'
 import { type Injector, TRAP } from './injection.ts'
-import { Monitor } from './monitor.ts'
+import { answerFor, Monitor } from './monitor.ts'
 import { checkParts, emulate, proceed, setRegisters, splitChanges, wantedValue } from './replies.ts'
 import { DEBUG_LENGTH, eventFields, isWanted, kindOf, physicalOf } from './requests.ts'
 import type { SessionNote } from './session-note.ts'
@@ -24,6 +24,7 @@ import { failed } from './xen-errors.ts'
 export interface EventParts {
   readonly domid: number
   readonly note: SessionNote
+  readonly vcpus: () => number
   readonly registers: Required<Pick<RegisterBackend, 'read' | 'write'>>
   readonly breakpoints: Breakpoints
   readonly injector: Injector
@@ -44,7 +45,7 @@ type Slot = DataView
 export class XenEvents implements EventBackend {
   readonly #xen: Xen
   readonly #parts: EventParts
-  readonly #settings: Settings
+  #settings: Settings
   readonly #armed = new Map<number, InterceptRequest>()
   /** Taken from the ring and not delivered yet. */
   readonly #queue: Slot[] = []
@@ -54,6 +55,8 @@ export class XenEvents implements EventBackend {
   #watch: DomainWatch | undefined
   #sink: EventSink | undefined
   #scheduled = false
+  /** How many vCPUs there were when last asked. */
+  #vcpus = 0
 
   constructor(xen: Xen, parts: EventParts) {
     this.#xen = xen
@@ -94,6 +97,9 @@ export class XenEvents implements EventBackend {
       this.#drain(monitor)
       this.#answerUnwanted()
       if (this.#armed.size === 0) this.#end()
+    } catch (error) {
+      this.#failLater(error)
+      throw error
     } finally {
       this.#hold('domain_unpause')
     }
@@ -103,19 +109,18 @@ export class XenEvents implements EventBackend {
     const slot = this.#delivered.get(event)
     if (!slot) return
     this.#delivered.delete(event)
-    let failure: unknown
     try {
       checkParts(event.kind, parts)
       this.#apply(event, slot, parts)
     } catch (error) {
       // The guest goes on as if unwatched, and the caller hears why it was not as was asked.
-      failure = error
-      proceed(slot, 0)
+      proceed(slot)
       this.#default(slot)
+      throw error
+    } finally {
+      this.#answer(slot)
+      this.#monitor?.notify()
     }
-    this.#answer(slot)
-    this.#monitor?.notify()
-    if (failure !== undefined) throw failure
   }
 
   /** Core has disarmed everything. */
@@ -139,12 +144,32 @@ export class XenEvents implements EventBackend {
     }
   }
 
-  /** The domain has gone: there is nobody to answer. */
+  /**
+   * Ends everything at once. The ring cannot be trusted any more, but a domain that is there is left as if it had never
+   * been watched: it stands still while breakpoints of ours go, and vCPUs that nobody will answer are freed.
+   */
   #abandon(): void {
+    const numbers = [...this.#armed.keys()]
     this.#queue.length = 0
     this.#delivered.clear()
     this.#armed.clear()
-    this.#end()
+    // Whatever Xen was told to report goes with the monitor.
+    this.#settings = new Settings(this.#xen, this.#parts.domid)
+    if (this.#parts.gone()) {
+      this.#end()
+      return
+    }
+    this.#hold('domain_pause')
+    try {
+      for (const number of numbers) this.#parts.breakpoints.remove(number)
+    } finally {
+      try {
+        this.#end()
+        answerFor(this.#xen, this.#parts.domid, this.#parts.vcpus())
+      } finally {
+        this.#hold('domain_unpause')
+      }
+    }
   }
 
   /** On the event loop. */
@@ -169,9 +194,17 @@ export class XenEvents implements EventBackend {
           this.#spare.push(slot)
           break
         }
+        this.#checkVcpu(slot.getUint32(SLOT.vcpu, true))
         this.#queue.push(slot)
       }
     } while (!monitor.sleep())
+  }
+
+  #checkVcpu(vcpu: number): void {
+    if (vcpu < this.#vcpus) return
+    this.#vcpus = this.#parts.vcpus()
+    if (vcpu < this.#vcpus) return
+    throw new MicrovmiError('PROTOCOL', `a request of vCPU ${vcpu}, where the domain has ${this.#vcpus}`)
   }
 
   #deliverAll(): void {
@@ -216,9 +249,12 @@ export class XenEvents implements EventBackend {
 
   /** Answers so that the guest goes on as if unwatched. */
   #proceed(slot: Slot): void {
-    proceed(slot)
-    this.#default(slot)
-    this.#answer(slot)
+    try {
+      proceed(slot)
+      this.#default(slot)
+    } finally {
+      this.#answer(slot)
+    }
   }
 
   #default(slot: Slot): void {
@@ -232,7 +268,14 @@ export class XenEvents implements EventBackend {
     const physical = physicalOf(slot, rip)
     if (breakpoints.has(physical)) emulate(slot, { instruction: breakpoints.instruction(vcpu, rip) })
     // Where neither is there, ours was taken out meanwhile: the guest executes what it has.
-    else if (breakpoints.isGuests(physical)) injector.trap(vcpu, this.#int3Trap(slot))
+    else if (breakpoints.isGuests(physical)) {
+      try {
+        injector.trap(vcpu, this.#int3Trap(slot))
+      } catch (error) {
+        // Something else is to be delivered first. rip is at the int3 still: the guest comes by again.
+        if (!(error instanceof MicrovmiError && error.code === 'BUSY')) throw error
+      }
+    }
   }
 
   #apply(event: BackendEvent, slot: Slot, parts: Reply): void {
@@ -293,6 +336,9 @@ export class XenEvents implements EventBackend {
       this.#settings.apply(requests)
       if (this.#monitor) this.#drain(this.#monitor)
       this.#schedule()
+    } catch (error) {
+      if (error instanceof MicrovmiError && error.code === 'PROTOCOL') this.#failLater(error)
+      throw error
     } finally {
       this.#hold('domain_unpause')
     }
@@ -324,10 +370,20 @@ export class XenEvents implements EventBackend {
     monitor?.close()
   }
 
+  /** Within a call of core's, which the sink must not be called from. */
+  #failLater(error: unknown): void {
+    setImmediate(() => this.#fail(error))
+  }
+
   #fail(error: unknown): void {
-    this.#abandon()
-    this.#sink?.fail(
-      error instanceof MicrovmiError ? error : new MicrovmiError('HYPERVISOR', String(error), { cause: error }),
-    )
+    let reason =
+      error instanceof MicrovmiError ? error : new MicrovmiError('HYPERVISOR', String(error), { cause: error })
+    try {
+      this.#abandon()
+    } catch (other) {
+      const message = `${reason.message}; and the guest could not be put back as it was: ${other}`
+      reason = new MicrovmiError(reason.code, message, { cause: other })
+    }
+    this.#sink?.fail(reason)
   }
 }

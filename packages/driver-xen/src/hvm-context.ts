@@ -1,12 +1,13 @@
 /**
  * Where Xen keeps a vCPU of an HVM or PVH guest when it saves it: struct hvm_hw_cpu and its neighbours
- * (xen/include/public/arch-x86/hvm/save.h), the same from Xen 4.11 to 4.20.
+ * (xen/include/public/arch-x86/hvm/save.h), the same from Xen 4.11 to 4.20 in all that is read here.
  */
 import type { DescriptorTable, RegisterChanges, RegisterName, Registers, Segment } from '@microvmi/core/driver'
 
 /** HVM_SAVE_CODE of the records, and how long they are. */
 export const CPU = { code: 2, length: 1032 } as const
-export const LAPIC = { code: 5, length: 24 } as const
+/** 24 bytes up to 4.17, 32 from 4.18 on (x2apic_id behind the rest): room for the longer one serves both. */
+export const LAPIC = { code: 5, length: 32 } as const
 export const LAPIC_REGISTERS = { code: 6, length: 1024 } as const
 export const MTRR = { code: 14, length: 240 } as const
 /** CPU_XSAVE_CODE; with the largest area that there is. */

@@ -106,21 +106,25 @@ export function answerFor(xen: Xen, domid: number, vcpus: number): void {
   const ring = ringOf(xen, first.page)
   ring.initialise()
   const channel = Number(evtchn.open(0, 0))
-  const port = channel === 0 ? -1 : evtchn.bind_interdomain(channel, domid, first.port)
-  const slot = new Uint8Array(xen.abi.slotLength)
-  const view = new DataView(slot.buffer)
-  for (let vcpu = 0; vcpu < vcpus; ) {
-    for (let count = 0; count < ring.slots && vcpu < vcpus; count++, vcpu++) {
-      view.setUint32(SLOT.version, xen.abi.vmEvent, true)
-      view.setUint32(SLOT.flags, FLAG.vcpuPaused, true)
-      view.setUint32(SLOT.vcpu, vcpu, true)
-      ring.answer(slot)
+  try {
+    const port = channel === 0 ? -1 : evtchn.bind_interdomain(channel, domid, first.port)
+    if (port < 0) throw failed('xenevtchn_bind_interdomain', `the event channel of domain ${domid}`)
+    const slot = new Uint8Array(xen.abi.slotLength)
+    const view = new DataView(slot.buffer)
+    view.setUint32(SLOT.version, xen.abi.vmEvent, true)
+    view.setUint32(SLOT.flags, FLAG.vcpuPaused, true)
+    for (let vcpu = 0; vcpu < vcpus; ) {
+      for (let count = 0; count < ring.slots && vcpu < vcpus; count++, vcpu++) {
+        view.setUint32(SLOT.vcpu, vcpu, true)
+        ring.answer(slot)
+      }
+      evtchn.notify(channel, port)
     }
-    if (port >= 0) evtchn.notify(channel, port)
+    evtchn.unbind(channel, port)
+  } finally {
+    if (channel !== 0) evtchn.close(channel)
+    disable(xen, domid, first.page)
   }
-  if (port >= 0) evtchn.unbind(channel, port)
-  if (channel !== 0) evtchn.close(channel)
-  disable(xen, domid, first.page)
 }
 
 function inUse(domid: number): MicrovmiError {

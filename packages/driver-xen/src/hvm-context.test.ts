@@ -1,0 +1,136 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { at, LAYOUTS } from './abi/layouts.testing.ts'
+import * as context from './hvm-context.ts'
+import { changeGeneral, isGeneral, VCPU_CONTEXT } from './vcpu-context.ts'
+
+const NONE = { lapic: undefined, lapicRegisters: undefined, mtrr: undefined, xsave: undefined }
+
+describe.each(LAYOUTS)('a vCPU that Xen 4.%i has saved', (_, layout) => {
+  const where = (member: string) => at(layout, 'hvm_hw_cpu', member)
+  const members: Record<string, string> = {
+    ...{ sysenterCs: 'sysenter_cs', sysenterEsp: 'sysenter_esp', sysenterEip: 'sysenter_eip', lstar: 'msr_lstar' },
+    ...{ kernelGsBase: 'shadow_gs', star: 'msr_star', cstar: 'msr_cstar', fmask: 'msr_syscall_mask', efer: 'msr_efer' },
+  }
+
+  test('type codes and lengths of the records', () => {
+    const code = (name: string) => at(layout, 'constants', name)
+    expect(context.CPU).toEqual({ code: code('HVM_SAVE_CODE(CPU)'), length: where('size') })
+    expect(context.LAPIC.code).toBe(code('HVM_SAVE_CODE(LAPIC)'))
+    // Xen refuses a buffer that is too short for a record, and takes a longer one.
+    expect(context.LAPIC.length).toBeGreaterThanOrEqual(at(layout, 'hvm_hw_lapic', 'size'))
+    expect(context.XSAVE.length).toBeGreaterThanOrEqual(at(layout, 'hvm_hw_cpu_xsave', 'size'))
+    expect(context.LAPIC_REGISTERS.code).toBe(code('HVM_SAVE_CODE(LAPIC_REGS)'))
+    expect(context.LAPIC_REGISTERS.length).toBe(at(layout, 'hvm_hw_lapic_regs', 'size'))
+    expect(context.MTRR).toEqual({ code: code('HVM_SAVE_CODE(MTRR)'), length: at(layout, 'hvm_hw_mtrr', 'size') })
+    expect(context.XSAVE.code).toBe(code('CPU_XSAVE_CODE'))
+    expect(context.TSC_AUX_OFFSET).toBe(where('msr_tsc_aux'))
+  })
+
+  test('every register that can be written is read back from where the headers have it', () => {
+    for (const name of context.WRITABLE) {
+      const cpu = new DataView(new ArrayBuffer(context.CPU.length))
+      context.changeRegisters(cpu, { [name]: 0x0123_4567_89ab_cdefn })
+      expect([name, cpu.getBigUint64(where(members[name] ?? name), true)]).toEqual([name, 0x0123_4567_89ab_cdefn])
+      const read = context.parseRegisters(cpu, NONE) as unknown as Record<string, unknown>
+      expect([name, read[name]]).toEqual([name, 0x0123_4567_89ab_cdefn])
+    }
+  })
+
+  test('general registers are written to where struct vcpu_guest_context has them, and nothing else is', () => {
+    expect(VCPU_CONTEXT).toBe(at(layout, 'vcpu_guest_context', 'size'))
+    for (const name of context.WRITABLE) {
+      if (!isGeneral({ [name]: 1n })) continue
+      const vcpu = new DataView(new ArrayBuffer(VCPU_CONTEXT))
+      changeGeneral(vcpu, { [name]: 0x0123_4567_89ab_cdefn })
+      const offset = at(layout, 'vcpu_guest_context', `user.${name}`)
+      expect([name, vcpu.getBigUint64(offset, true)]).toEqual([name, 0x0123_4567_89ab_cdefn])
+      vcpu.setBigUint64(offset, 0n, true)
+      expect(new Uint8Array(vcpu.buffer).every((byte) => byte === 0)).toBe(true)
+    }
+  })
+
+  test('segments, tables, and what other records have', () => {
+    const cpu = new DataView(new ArrayBuffer(context.CPU.length))
+    const segments = ['cs', 'ds', 'es', 'fs', 'gs', 'ss', 'tr', 'ldt'] as const
+    for (const [index, name] of segments.entries()) {
+      const member = name === 'ldt' ? 'ldtr' : name
+      cpu.setUint32(where(`${member}_sel`), 8 * index, true)
+      cpu.setUint32(where(`${member}_limit`), 0xffff + index, true)
+      cpu.setBigUint64(where(`${member}_base`), 0xffff_8880_0000_0000n + BigInt(index), true)
+      cpu.setUint32(where(`${member}_arbytes`), 0xa90 + index, true)
+    }
+    for (const [index, name] of ['gdtr', 'idtr'].entries()) {
+      cpu.setBigUint64(where(`${name}_base`), 0x1000n * BigInt(index + 1), true)
+      cpu.setUint32(where(`${name}_limit`), 0x7f + index, true)
+    }
+    const record = (length: number) => new DataView(new ArrayBuffer(length))
+    const further = { lapic: record(24), lapicRegisters: record(1024), mtrr: record(240), xsave: record(600) }
+    further.lapic.setBigUint64(at(layout, 'hvm_hw_lapic', 'apic_base_msr'), 0xfee0_0900n, true)
+    further.mtrr.setBigUint64(at(layout, 'hvm_hw_mtrr', 'msr_pat_cr'), 0x0007_0406_0007_0406n, true)
+    further.xsave.setBigUint64(at(layout, 'hvm_hw_cpu_xsave', 'xcr0'), 7n, true)
+    further.lapicRegisters.setUint32(0x80, 0xd3, true)
+    const registers = context.parseRegisters(cpu, further)
+    for (const [index, name] of segments.entries()) {
+      expect(registers[name]).toEqual({
+        selector: 8 * index,
+        base: 0xffff_8880_0000_0000n + BigInt(index),
+        limit: 0xffff + index,
+        attributes: 0xa090 + index,
+      })
+    }
+    expect(registers).toMatchObject({
+      gdt: { base: 0x1000n, limit: 0x7f },
+      idt: { base: 0x2000n, limit: 0x80 },
+      ...{ apicBase: 0xfee0_0900n, pat: 0x0007_0406_0007_0406n, xcr0: 7n, cr8: 0xdn },
+    })
+  })
+})
+
+test('what a guest lacks is undefined, not 0', () => {
+  const registers = context.parseRegisters(new DataView(new ArrayBuffer(context.CPU.length)), NONE)
+  const { apicBase, pat, xcr0, cr8 } = registers
+  expect({ apicBase, pat, xcr0, cr8 }).toEqual({ apicBase: undefined, pat: undefined, xcr0: undefined, cr8: undefined })
+})
+
+describe('a record in a whole saved context', () => {
+  const records = fc.array(
+    fc.record({
+      code: fc.integer({ min: 1, max: 20 }),
+      instance: fc.integer({ min: 0, max: 3 }),
+      bytes: fc.uint8Array({ maxLength: 40 }),
+    }),
+    { maxLength: 12 },
+  )
+  const contextOf = (all: readonly { code: number; instance: number; bytes: Uint8Array }[]) => {
+    const out: number[] = []
+    for (const { code, instance, bytes } of all) {
+      const head = new DataView(new ArrayBuffer(8))
+      head.setUint16(0, code, true)
+      head.setUint16(2, instance, true)
+      head.setUint32(4, bytes.length, true)
+      out.push(...new Uint8Array(head.buffer), ...bytes)
+    }
+    return Uint8Array.from(out)
+  }
+
+  test('is the first of its code and instance', () => {
+    fc.assert(
+      fc.property(records, fc.integer({ min: 1, max: 20 }), fc.integer({ min: 0, max: 3 }), (all, code, instance) => {
+        const wanted = all.find((one) => one.code === code && one.instance === instance)
+        const found = context.findRecord(contextOf(all), code, instance)
+        const bytes = found && new Uint8Array(found.buffer, found.byteOffset, found.byteLength)
+        expect(bytes && [...bytes]).toEqual(wanted && [...wanted.bytes])
+      }),
+    )
+  })
+
+  test('is never outside of bytes that make no sense', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(3), fc.nat(3), (bytes, code, instance) => {
+        const found = context.findRecord(bytes, code, instance)
+        if (found) expect(found.byteOffset + found.byteLength).toBeLessThanOrEqual(bytes.byteOffset + bytes.byteLength)
+      }),
+    )
+  })
+})

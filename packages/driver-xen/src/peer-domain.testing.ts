@@ -1,0 +1,137 @@
+import { type Abi, abiOf } from './abi/versions.ts'
+import { FLAG, SLOT } from './abi/vm-event.ts'
+import { PeerMemory, PeerSignal } from './peer-memory.testing.ts'
+
+const PAGE = 4096
+/** DEFINE_RING_TYPES (io/ring.h). */
+const RING = { requestsProduced: 0, responsesProduced: 8, slots: 64 } as const
+
+interface PeerVcpu {
+  /** struct hvm_hw_cpu. */
+  readonly context: Uint8Array
+  /** It stands still until a request of its is answered. */
+  isWaiting: boolean
+}
+
+/** A domain of the peer's: memory, vCPUs, pauses, and a monitor as Xen 4.17 was seen to have it. */
+export class PeerDomain {
+  readonly domid: number
+  readonly name: string
+  readonly memory = new PeerMemory(64 * PAGE)
+  readonly vcpus: readonly PeerVcpu[]
+  readonly channel = new PeerSignal()
+  readonly responses: { readonly vcpu: number; readonly flags: number; readonly slot: Uint8Array }[] = []
+  readonly injected: { readonly vcpu: number; readonly vector: number }[] = []
+  /** What the monitor was told to report. */
+  readonly armed = new Set<string>()
+  pauses = 0
+  isMonitored = false
+  isDestroyed = false
+  abi: Abi = abiOf({ major: 4, minor: 17, extra: '' })
+  /** A page of its own: Xen hands over the same one each time, with the indices that were left in it. */
+  readonly ring = new PeerMemory(PAGE)
+  #answered = 0
+
+  constructor(domid: number, name: string, vcpus = 2) {
+    this.domid = domid
+    this.name = name
+    this.vcpus = Array.from({ length: vcpus }, (_, vcpu) => ({ context: contextOf(vcpu), isWaiting: false }))
+    const noise = new Uint32Array(PAGE / 4).fill(0x0bad_0bad)
+    this.ring.write(0, new Uint8Array(noise.buffer))
+  }
+
+  /** A vCPU that runs: neither paused nor waiting for an answer. */
+  runs(vcpu: number): boolean {
+    return this.pauses === 0 && this.vcpus[vcpu]?.isWaiting === false
+  }
+
+  enable(): number {
+    this.isMonitored = true
+    this.#answered = 0
+    return this.ring.map([0], new Int32Array(1))
+  }
+
+  /** Clears what is armed, and answers nobody. */
+  disable(): void {
+    this.isMonitored = false
+    this.armed.clear()
+  }
+
+  /** Puts a request into the ring, as Xen does when a vCPU does what is armed. */
+  request(vcpu: number, reason: number, more: (slot: DataView) => void = () => {}): void {
+    const produced = this.#index(RING.requestsProduced)
+    const slot = new DataView(new ArrayBuffer(this.abi.slotLength))
+    slot.setUint32(SLOT.version, this.abi.vmEvent, true)
+    slot.setUint32(SLOT.flags, FLAG.vcpuPaused, true)
+    slot.setUint32(SLOT.reason, reason, true)
+    slot.setUint32(SLOT.vcpu, vcpu, true)
+    const from = this.vcpus[vcpu]
+    if (from) fillRegisters(slot, from.context, this.abi)
+    more(slot)
+    this.ring.write(this.#startOf(produced), new Uint8Array(slot.buffer))
+    this.lie(produced + 1)
+    if (from) from.isWaiting = (slot.getUint32(SLOT.flags, true) & FLAG.vcpuPaused) !== 0
+    this.channel.raise()
+  }
+
+  /** Says how many requests there were. */
+  lie(produced: number): void {
+    this.ring.write(RING.requestsProduced, new Uint8Array(Uint32Array.of(produced).buffer))
+  }
+
+  /** What Xen does when it is notified: takes the responses. */
+  takeResponses(): void {
+    const produced = this.#index(RING.responsesProduced)
+    for (; this.#answered !== produced; this.#answered++) {
+      const bytes = this.ring.read(this.#startOf(this.#answered), this.abi.slotLength)
+      const slot = new DataView(bytes.buffer)
+      const vcpu = slot.getUint32(SLOT.vcpu, true)
+      const flags = slot.getUint32(SLOT.flags, true)
+      this.responses.push({ vcpu, flags, slot: bytes })
+      const waiting = this.vcpus[vcpu]
+      if (waiting && (flags & FLAG.vcpuPaused) !== 0) waiting.isWaiting = false
+    }
+  }
+
+  #index(offset: number): number {
+    return new DataView(this.ring.read(offset, 4).buffer).getUint32(0, true)
+  }
+
+  #startOf(index: number): number {
+    const slots = 2 ** Math.floor(Math.log2((PAGE - RING.slots) / this.abi.slotLength))
+    return RING.slots + (index & (slots - 1)) * this.abi.slotLength
+  }
+}
+
+/** Offsets of struct hvm_hw_cpu (hvm/save.h). */
+const CONTEXT = {
+  ...{ rax: 512, rcx: 528, rdx: 536, rbx: 520, rsp: 568, rbp: 544, rsi: 552, rdi: 560 },
+  ...{ r8: 576, r9: 584, r10: 592, r11: 600, r12: 608, r13: 616, r14: 624, r15: 632, rflags: 648 },
+} as const
+const RIP = 640
+const CS_RIGHTS = 888
+/** A code segment that is present. */
+const CODE = 0x9b
+
+/** A vCPU in real mode's flat memory; bit 1 of rflags is always set. */
+function contextOf(vcpu: number): Uint8Array {
+  const context = new DataView(new ArrayBuffer(1032))
+  context.setBigUint64(RIP, BigInt(0x2000 + vcpu * 0x100), true)
+  context.setBigUint64(CONTEXT.rflags, 2n, true)
+  context.setUint32(CS_RIGHTS, CODE, true)
+  return new Uint8Array(context.buffer)
+}
+
+/** What Xen hands over of a vCPU's registers with its requests, as far as the peer's vCPUs have any. */
+function fillRegisters(slot: DataView, context: Uint8Array, { registers }: Abi): void {
+  const from = new DataView(context.buffer)
+  for (const [index, offset] of Object.values(CONTEXT).entries()) {
+    slot.setBigUint64(SLOT.data + 8 * index, from.getBigUint64(offset, true), true)
+  }
+  slot.setBigUint64(SLOT.data + registers.rip, from.getBigUint64(RIP, true), true)
+  // cr0, cr2, cr3, cr4 follow each other in both.
+  for (const [index, name] of (['cr0', 'cr2', 'cr3', 'cr4'] as const).entries()) {
+    slot.setBigUint64(SLOT.data + registers[name], from.getBigUint64(656 + 8 * index, true), true)
+  }
+  if (registers.segments !== undefined) slot.setUint32(SLOT.data + registers.segments, CODE << 20, true)
+}

@@ -1,0 +1,90 @@
+import { readSync, writeSync } from 'node:fs'
+import koffi from 'koffi'
+
+const PAGE = 4096
+// bits/mman-linux.h
+const PROT_NONE = 0
+const PROT_READ_WRITE = 3
+const MAP_SHARED_FIXED = 0x01 | 0x10
+const MAP_PRIVATE_ANONYMOUS = 0x02 | 0x20
+
+const library = koffi.load('libc.so.6')
+
+/** The C library's functions, as the driver has them and as its peer needs them. */
+export const libc = {
+  free: library.func('void free(uint64 address)'),
+  mmap: library.func('uint64 mmap(uint64 address, size_t length, int protection, int flags, int fd, int64 offset)'),
+  munmap: library.func('int munmap(uint64 address, size_t length)'),
+  malloc: library.func('uint64 malloc(size_t length)'),
+  memfd_create: library.func('int memfd_create(str name, uint flags)'),
+  ftruncate: library.func('int ftruncate(int fd, int64 length)'),
+  eventfd: library.func('int eventfd(uint initial, int flags)'),
+}
+
+/** Memory that can be mapped page by page, as a guest's: a file without a name. */
+export class PeerMemory {
+  readonly #fd: number
+  readonly length: number
+  /** Frames that cannot be mapped, below `length`. */
+  readonly missing = new Set<number>()
+
+  constructor(length: number) {
+    this.length = length
+    this.#fd = libc.memfd_create('microvmi-peer', 0)
+    libc.ftruncate(this.#fd, length)
+  }
+
+  has(gfn: number): boolean {
+    return gfn * PAGE < this.length && !this.missing.has(gfn)
+  }
+
+  /** As xenforeignmemory_map: what cannot be mapped has an error, and ends whoever touches it. */
+  map(frames: readonly number[], errors: Int32Array): number {
+    const length = frames.length * PAGE
+    const address = Number(libc.mmap(0, length, PROT_NONE, MAP_PRIVATE_ANONYMOUS, -1, 0))
+    for (const [index, gfn] of frames.entries()) {
+      errors[index] = this.has(gfn) ? 0 : -22
+      if (!this.has(gfn)) continue
+      libc.mmap(address + index * PAGE, PAGE, PROT_READ_WRITE, MAP_SHARED_FIXED, this.#fd, gfn * PAGE)
+    }
+    return address
+  }
+
+  read(address: number, length: number): Uint8Array {
+    const bytes = new Uint8Array(length)
+    readSync(this.#fd, bytes, 0, length, address)
+    return bytes
+  }
+
+  write(address: number, bytes: Uint8Array): void {
+    writeSync(this.#fd, bytes, 0, bytes.length, address)
+  }
+}
+
+/** A descriptor that becomes readable when it is signalled. */
+export class PeerSignal {
+  /** EFD_NONBLOCK */
+  readonly fd = libc.eventfd(0, 0x800) as number
+
+  raise(): void {
+    writeSync(this.fd, Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0))
+  }
+
+  /** Whether it had been raised since. */
+  take(): boolean {
+    try {
+      return readSync(this.fd, new Uint8Array(8)) === 8
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EAGAIN') return false
+      throw error
+    }
+  }
+}
+
+/** What `xs_read` returns: memory that the caller frees. */
+export function allocated(text: string): number {
+  const bytes = new TextEncoder().encode(text)
+  const address = Number(libc.malloc(bytes.length + 1))
+  new Uint8Array(koffi.view(address, bytes.length)).set(bytes)
+  return address
+}

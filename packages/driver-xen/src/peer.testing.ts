@@ -1,0 +1,259 @@
+import { createRequire } from 'node:module'
+import { abiOf } from './abi/versions.ts'
+import type { Koffi, Libraries } from './libraries.ts'
+import type { PeerDomain } from './peer-domain.testing.ts'
+import { allocated, libc, PeerSignal } from './peer-memory.testing.ts'
+import { ERRNO } from './xen-errors.ts'
+
+const koffi = createRequire(import.meta.url)('koffi') as Koffi
+const ENOBUFS = 105
+/** XEN_DOMINF_hvm_guest, _paused (domctl.h). */
+const HVM = 1 << 1
+const PAUSED = 1 << 3
+
+/**
+ * Xen as the driver sees it through its libraries: mappings, descriptors and the ring's page are real, the domains are
+ * the test's. What real Xen does was looked up in its headers or seen in the lab; what was not is not played here.
+ */
+export class Peer {
+  readonly domains: PeerDomain[] = []
+  minor = 17
+  control = 'libxenctrl.so.4.17'
+  errno = 0
+  /** errno of calls that are to fail, by their names in C. */
+  readonly failing = new Map<string, number>()
+  readonly released = new PeerSignal()
+
+  #domain(domid: number): PeerDomain | undefined {
+    return this.domains.find((one) => one.domid === domid && !one.isDestroyed)
+  }
+
+  /** Runs a call on a domain that is there: -1 and errno else. */
+  #on(call: string, domid: number, run: (domain: PeerDomain) => number): number {
+    const domain = this.#domain(domid)
+    this.errno = this.failing.get(call) ?? (domain ? 0 : ERRNO.ESRCH)
+    return this.errno === 0 && domain ? run(domain) : -1
+  }
+
+  #arm(call: string, what: string) {
+    return (_xch: number, domid: number, ...rest: unknown[]): number =>
+      this.#on(call, domid, (domain) => {
+        const enable = rest.find((one) => typeof one === 'boolean')
+        if (enable === true) domain.armed.add(what)
+        else domain.armed.delete(what)
+        return 0
+      })
+  }
+
+  get libraries(): Libraries {
+    const unused = (name: string) => () => {
+      throw new Error(`${name} is not played`)
+    }
+    return {
+      koffi,
+      control: this.control,
+      libc,
+      xc: {
+        interface_open: () => {
+          this.errno = this.failing.get('xc_interface_open') ?? 0
+          return this.errno === 0 ? 1 : 0
+        },
+        interface_close: () => 0,
+        version: (_xch, command) => (command === 0 ? (4 << 16) | this.minor : 0),
+        domain_getinfolist: (_xch, first, count, into) => this.#infos(first, count, into),
+        domain_pause: (_xch, domid) =>
+          this.#on('xc_domain_pause', domid, (domain) => {
+            domain.pauses += 1
+            return 0
+          }),
+        domain_unpause: (_xch, domid) =>
+          this.#on('xc_domain_unpause', domid, (domain) => {
+            domain.pauses = Math.max(0, domain.pauses - 1)
+            return 0
+          }),
+        domain_maximum_gpfn: (_xch, domid, into) =>
+          this.#on('xc_domain_maximum_gpfn', domid, (domain) => {
+            into[0] = BigInt(domain.memory.length / 4096 + 15)
+            return 0
+          }),
+        get_pfn_type_batch: (_xch, domid, count, frames) =>
+          this.#on('xc_get_pfn_type_batch', domid, ({ memory }) => {
+            const words = new Uint32Array(frames.buffer)
+            // XEN_DOMCTL_PFINFO_XTAB, in the upper four of 32 bits: no such frame.
+            for (let at = 0; at < count; at++) words[2 * at] = memory.has(words[2 * at] ?? 0) ? 0 : 0xf000_0000
+            return 0
+          }),
+        domain_hvm_getcontext: (_xch, domid, into) =>
+          this.#on('xc_domain_hvm_getcontext', domid, (domain) => saveAll(domain, into)),
+        domain_hvm_setcontext: (_xch, domid, from) =>
+          this.#on('xc_domain_hvm_setcontext', domid, (domain) => loadAll(domain, from)),
+        domain_hvm_getcontext_partial: (_xch, domid, code, instance, into, size) =>
+          this.#on('xc_domain_hvm_getcontext_partial', domid, ({ vcpus }) => {
+            const context = vcpus[instance]?.context
+            this.errno = context === undefined || code !== 2 ? ERRNO.ENOENT : size < context.length ? ENOBUFS : 0
+            if (context && this.errno === 0) into.set(context)
+            return this.errno === 0 ? 0 : -1
+          }),
+        vcpu_getcontext: (_xch, domid, vcpu, into) =>
+          this.#on('xc_vcpu_getcontext', domid, (domain) => copyUser(domain, vcpu, into, false)),
+        vcpu_setcontext: (_xch, domid, vcpu, from) =>
+          this.#on('xc_vcpu_setcontext', domid, (domain) => copyUser(domain, vcpu, from, true)),
+        hvm_param_get: unused('xc_hvm_param_get'),
+        monitor_enable: (_xch, domid, port) => {
+          const address = this.#on('xc_monitor_enable', domid, (domain) => {
+            if (domain.isMonitored) this.errno = ERRNO.EBUSY
+            port[0] = 7
+            return domain.isMonitored ? -1 : domain.enable()
+          })
+          return Math.max(address, 0)
+        },
+        monitor_disable: (_xch, domid) =>
+          this.#on('xc_monitor_disable', domid, (domain) => {
+            domain.disable()
+            return 0
+          }),
+        monitor_get_capabilities: (_xch, domid, into) =>
+          this.#on('xc_monitor_get_capabilities', domid, () => {
+            into[0] = 0x1f7b
+            return 0
+          }),
+        monitor_write_ctrlreg: this.#arm('xc_monitor_write_ctrlreg', 'cr'),
+        monitor_mov_to_msr: this.#arm('xc_monitor_mov_to_msr', 'msr'),
+        monitor_singlestep: this.#arm('xc_monitor_singlestep', 'singlestep'),
+        monitor_software_breakpoint: this.#arm('xc_monitor_software_breakpoint', 'breakpoint'),
+        monitor_descriptor_access: this.#arm('xc_monitor_descriptor_access', 'descriptor'),
+        monitor_guest_request: this.#arm('xc_monitor_guest_request', 'hypercall'),
+        monitor_debug_exceptions: this.#arm('xc_monitor_debug_exceptions', 'debug'),
+        monitor_cpuid: this.#arm('xc_monitor_cpuid', 'cpuid'),
+        set_mem_access: unused('xc_set_mem_access'),
+        get_mem_access: unused('xc_get_mem_access'),
+        domain_debug_control: unused('xc_domain_debug_control'),
+        domain_decrease_reservation_exact: unused('xc_domain_decrease_reservation_exact'),
+        domain_populate_physmap_exact: unused('xc_domain_populate_physmap_exact'),
+      },
+      foreignmemory: {
+        open: () => 1,
+        close: () => 0,
+        map: (_handle, domid, _protection, pages, frames, errors) => {
+          const wanted = Array.from(frames.subarray(0, pages), Number)
+          const address = this.#on('xenforeignmemory_map', domid, ({ memory }) => memory.map(wanted, errors))
+          return Math.max(address, 0)
+        },
+        unmap: (_handle, address, pages) => libc.munmap(address, pages * 4096),
+      },
+      evtchn: {
+        open: () => 1,
+        close: () => 0,
+        fd: () => this.#monitored().channel.fd,
+        notify: () => {
+          this.#monitored().takeResponses()
+          return 0
+        },
+        bind_interdomain: () => 9,
+        unbind: () => 0,
+        pending: () => (this.#monitored().channel.take() ? 9 : -1),
+        unmask: () => 0,
+      },
+      devicemodel: {
+        open: () => 1,
+        close: () => 0,
+        inject_event: (_handle, domid, vcpu, vector) =>
+          this.#on('xendevicemodel_inject_event', domid, ({ injected }) => injected.push({ vcpu, vector })),
+      },
+      xs: {
+        open: () => 1,
+        close: () => {},
+        read: (_handle, _transaction, path, length) => {
+          const name = this.#domain(Number(/^\/local\/domain\/(\d+)\/name$/.exec(path)?.[1]))?.name
+          length[0] = name?.length ?? 0
+          return name === undefined ? 0 : allocated(name)
+        },
+        watch: () => true,
+        fileno: () => this.released.fd,
+        check_watch: () => (this.released.take() ? allocated('@releaseDomain') : 0),
+      },
+    }
+  }
+
+  /** A test has one domain whose monitor is used. */
+  #monitored(): PeerDomain {
+    const [domain] = this.domains
+    if (!domain) throw new Error('there is no domain')
+    return domain
+  }
+
+  #infos(first: number, count: number, into: Uint8Array): number {
+    this.errno = this.failing.get('xc_domain_getinfolist') ?? 0
+    if (this.errno !== 0) return -1
+    const { domainInfo } = abiOf({ major: 4, minor: this.minor, extra: '' })
+    const found = this.domains.filter(({ domid, isDestroyed }) => domid >= first && !isDestroyed).slice(0, count)
+    for (const [index, { domid, pauses, memory, vcpus }] of found.entries()) {
+      const record = new DataView(into.buffer, into.byteOffset + index * domainInfo.length, domainInfo.length)
+      record.setUint16(0, domid, true)
+      record.setUint32(4, HVM | (pauses > 0 ? PAUSED : 0), true)
+      record.setBigUint64(8, BigInt(memory.length / 4096), true)
+      record.setUint32(68, vcpus.length - 1, true)
+      record.setUint8(76, domid)
+    }
+    return found.length
+  }
+}
+
+/** A whole saved context: of each vCPU a descriptor and its record. */
+function saveAll({ vcpus }: PeerDomain, into: Uint8Array | null): number {
+  const length = vcpus.length * (8 + 1032)
+  if (!into) return length
+  const view = new DataView(into.buffer, into.byteOffset, into.byteLength)
+  for (const [index, { context }] of vcpus.entries()) {
+    const at = index * (8 + 1032)
+    view.setUint16(at, 2, true)
+    view.setUint16(at + 2, index, true)
+    view.setUint32(at + 4, context.length, true)
+    into.set(context, at + 8)
+  }
+  return length
+}
+
+function loadAll({ vcpus }: PeerDomain, from: Uint8Array): number {
+  for (const [index, { context }] of vcpus.entries()) {
+    const at = index * (8 + 1032) + 8
+    context.set(from.subarray(at, at + 1032))
+  }
+  return 0
+}
+
+/** Where struct vcpu_guest_context (arch-x86/xen.h) and struct hvm_hw_cpu (hvm/save.h) have the same registers. */
+const USER = [
+  ...([
+    [520, 632],
+    [528, 624],
+    [536, 616],
+    [544, 608],
+    [552, 544],
+    [560, 520],
+    [568, 600],
+    [576, 592],
+    [584, 584],
+  ] as const),
+  ...([
+    [592, 576],
+    [600, 512],
+    [608, 528],
+    [616, 536],
+    [624, 552],
+    [632, 560],
+    [648, 640],
+    [664, 648],
+    [672, 568],
+  ] as const),
+] as const
+
+function copyUser({ vcpus }: PeerDomain, vcpu: number, other: Uint8Array, isWrite: boolean): number {
+  const context = vcpus[vcpu]?.context
+  if (!context) return -1
+  for (const [user, saved] of USER) {
+    if (isWrite) context.set(other.subarray(user, user + 8), saved)
+    else other.set(context.subarray(saved, saved + 8), user)
+  }
+  return 0
+}
