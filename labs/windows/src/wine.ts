@@ -28,7 +28,8 @@ export async function wine(): Promise<Wine> {
   const modules = await nodeModules()
   const programs = await once('wine-programs', (directory) => arrange(debian, directory))
   const command = join(programs, 'lib/wine/wine64')
-  const prefix = await once('wine-windows10', async (directory) => {
+  const prefix = await once('wine-windows10-zlib', async (directory) => {
+    addZlib(debian, directory)
     const environment = { ...process.env, ...environmentOf(debian, directory) }
     for (const args of [
       ['wineboot', '-i'],
@@ -64,10 +65,15 @@ function environmentOf(debian: string, prefix: string): Record<string, string> {
     LC_ALL: 'C.UTF-8',
     // Neither .NET nor a browser, whose installers would ask for them, nor entries in this host's menus.
     WINEDLLOVERRIDES: 'mscoree,mshtml,winemenubuilder.exe=',
-    // Debian builds zlib as a Windows library of its own.
-    WINEPATH: windowsPath(join(debian, 'usr/x86_64-w64-mingw32/lib')),
     LD_LIBRARY_PATH: ['usr/lib/x86_64-linux-gnu', 'lib/x86_64-linux-gnu'].map((path) => join(debian, path)).join(':'),
   }
+}
+
+/** Debian's Wine is built against a zlib for Windows that is a package of its own. Its services, too, look for it here. */
+function addZlib(debian: string, prefix: string): void {
+  const system = join(prefix, 'drive_c/windows/system32')
+  mkdirSync(system, { recursive: true })
+  copyFileSync(join(debian, 'usr/x86_64-w64-mingw32/lib/zlib1.dll'), join(system, 'zlib1.dll'))
 }
 
 /** Debian's wineserver is a script that knows only the path it is installed to: the real one takes its name. */
