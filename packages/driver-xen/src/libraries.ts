@@ -3,7 +3,7 @@ import { createRequire } from 'node:module'
 import { MicrovmiError } from '@microvmi/core/driver'
 import { KNOWN_MINORS } from './abi/versions.ts'
 
-type Koffi = typeof import('koffi')
+export type Koffi = typeof import('koffi')
 /** A handle that watches a descriptor on the event loop. */
 export type Watch = ReturnType<Koffi['node']['poll']>
 /** An address in this process: below 2^53 on x86-64 Linux, so that a number carries it exactly. */
