@@ -162,9 +162,10 @@ export class MockReplies {
       const { event: read, end } = await this.#taskRegisterRead(vm, event)
       const { rip } = this.#guest.vcpu(read.vcpu).registers
       // As long as the guest's own instruction.
-      read.reply({ emulate: { instruction: assemble('vmcall', 0n).bytes } })
-      const isCalled = () => this.#guest.journal.some((entry) => entry.kind === 'hypercall' && entry.rip === rip)
-      await this.#until('the instruction is executed', isCalled)
+      const answer = () => read.reply({ emulate: { instruction: assemble('vmcall', 0n).bytes } })
+      const isThere = ({ registers }: VmEvent<'hypercall'>) => registers?.rip === rip
+      const call = await this.#next(vm, { kind: 'hypercall' }, isThere, answer)
+      call.end()
       end()
     },
   }
