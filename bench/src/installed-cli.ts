@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const packages = fileURLToPath(new URL('../../packages', import.meta.url))
-const WANTED = ['core', 'dump', 'driver-kvm', 'cli']
+const WANTED = ['core', 'dump', 'paging', 'driver-kvm', 'cli']
 
 /** The command line as users have it: packed, and installed in a project of its own. Built packages are wanted. */
 export function installCli(): { readonly main: string; readonly directory: string; remove(): void } {
