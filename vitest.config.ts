@@ -24,7 +24,7 @@ export default defineConfig({
           exclude: [...outside, ...labs.flatMap(testsOf)],
           sequence: { groupOrder: 0 },
           // Conformance waits (for what must not happen) more than it computes.
-          maxWorkers: 3,
+          maxWorkers: 4,
         },
       },
       ...labs.map((lab, index) => ({

@@ -11,10 +11,14 @@ const installed = new URL('node_modules/.installed-lock.yaml', root)
 if (!existsSync(installed) || !readFileSync(installed).equals(readFileSync(lockfile))) {
   const { packageManager } = JSON.parse(readFileSync(new URL('package.json', root), 'utf8'))
   console.error(`Installing the dependencies with ${packageManager} (once, and again when pnpm-lock.yaml changes) ...`)
+  // Empty is as good as not set (XDG Base Directory Specification); pnpm would keep its store in the checkout.
+  const isSet = ([name, value]) => value !== '' || !name.startsWith('XDG_')
+  const env = Object.fromEntries(Object.entries(process.env).filter(isSet))
   try {
     // A shell finds npx on every platform; all of its output is shown only when it fails.
     execSync(`npx --yes ${packageManager} install --frozen-lockfile --reporter=append-only`, {
       cwd: fileURLToPath(root),
+      env,
       encoding: 'utf8',
       stdio: ['ignore', 'pipe', 'pipe'],
       timeout: 10 * 60_000,

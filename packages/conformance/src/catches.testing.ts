@@ -10,7 +10,7 @@ import { type ConformanceCase, conformance, type TestedDriver } from './index.ts
 import { type MockFixtureOptions, mockFixture } from './mock-fixture.testing.ts'
 
 /** What is broken fails early: it need not wait as long as a slow machine may. */
-const HASTE = 0.2
+const HASTE = 0.15
 
 /** Broken drivers by the full name of the case that catches them: but for those of each kind of event. */
 export const named: Readonly<Record<string, Mutation>> = {
