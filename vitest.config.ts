@@ -2,8 +2,11 @@ import { defineConfig } from 'vitest/config'
 
 const places = '{packages,examples,labs,bench}'
 
-/** The labs with tests of their own, by directory in labs/; `fdp` is the server in packages/driver-virtualbox/testing. */
-const labs = ['debian', 'qemu', 'kvm', 'fdp', 'xen', 'virtualbox', 'windows']
+/**
+ * The labs with tests of their own, by directory in labs/. `fdp` and `kvmi` have peers in their drivers' packages, and
+ * no directory.
+ */
+const labs = ['debian', 'qemu', 'kvm', 'kvmi', 'fdp', 'xen', 'virtualbox', 'windows']
 
 /** Labs whose tests run elsewhere, by a runner of their own. */
 const elsewhere = new Set(['kvm', 'xen', 'windows'])
@@ -35,9 +38,9 @@ export default defineConfig({
           include: testsOf(lab),
           exclude: outside,
           // A lab has the machine to itself: one file at a time, after the unit tests and the labs before it. Files of
-          // labs/kvm run in machines of their own.
+          // labs/kvm run in machines of their own, and those of kvmi mostly wait.
           sequence: { groupOrder: index + 1 },
-          maxWorkers: lab === 'kvm' ? 2 : 1,
+          maxWorkers: lab === 'kvm' || lab === 'kvmi' ? 2 : 1,
           testTimeout: 120_000,
           hookTimeout: 300_000,
         },

@@ -6,10 +6,13 @@ export interface RegisteredVm {
   readonly uuid: string
 }
 
-/** `"name" {uuid}`, the name as it is: it may hold quotes and braces itself. Other lines are not of VMs. */
+/**
+ * `"name" {uuid}`, the name as it is: it may hold quotes and braces itself, and separators that are no line ends here
+ * (U+2028). Other lines are not of VMs.
+ */
 export function parseVms(text: string): RegisteredVm[] {
   return text.split(/\r?\n/).flatMap((line) => {
-    const [, name, uuid] = /^"(.*)" \{([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\}$/i.exec(line) ?? []
+    const [, name, uuid] = /^"(.*)" \{([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\}$/is.exec(line) ?? []
     return name === undefined || uuid === undefined ? [] : [{ name, uuid: uuid.toLowerCase() }]
   })
 }
@@ -21,7 +24,7 @@ export function parseVms(text: string): RegisteredVm[] {
 export function parseInfo(text: string): Map<string, string> {
   const values = new Map<string, string>()
   for (const line of text.split(/\r?\n/)) {
-    const [, quoted, plain, value] = /^(?:"(.*?)"|([^"=]+))=(.*)$/.exec(line) ?? []
+    const [, quoted, plain, value] = /^(?:"(.*?)"|([^"=]+))=(.*)$/s.exec(line) ?? []
     const key = quoted ?? plain
     if (key !== undefined && value !== undefined) values.set(key, unquoted(value))
   }
@@ -29,7 +32,7 @@ export function parseInfo(text: string): Map<string, string> {
 }
 
 function unquoted(value: string): string {
-  const [, inner] = /^"(.*)"$/.exec(value) ?? []
+  const [, inner] = /^"(.*)"$/s.exec(value) ?? []
   return inner === undefined ? value : inner.replace(/\\(["\\])/g, '$1')
 }
 

@@ -22,7 +22,7 @@ describe('what VBoxManage prints', () => {
         const text = `WARNING: The vboxdrv kernel module is not loaded.\n${all.map((name) => `"${name}" {${UUID}}\n`).join('')}`
         expect(parseVms(text).map(({ name }) => name)).toEqual(all)
       }),
-      { examples: [[['a "b" {c}', '', `x" {${UUID}} "y`, '/../;$(x)', 'ü']]] },
+      { examples: [[['a "b" {c}', '', `x" {${UUID}} "y`, '/../;$(x)', 'ü', '\u2028']]] },
     )
   })
 
