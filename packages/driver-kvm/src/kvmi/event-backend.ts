@@ -67,12 +67,14 @@ export class KvmiEvents implements EventBackend {
     this.#parts.replies.reply(raised, event.kind, parts)
   }
 
-  /** Nobody listens any more: what is on its way ends, and everything that waits proceeds. */
+  /**
+   * Nobody listens any more: what is on its way ends, and everything that waits proceeds. So does what comes later, a
+   * pause for one: it is looked at until the connection is closed.
+   */
   release(): void {
     for (const armed of [...this.#armed.keys()]) this.disarm(armed)
     this.#parts.stepper.settle(() => this.#proceedWithUnwanted())
     this.#proceedWithUnwanted()
-    this.#gone = true
   }
 
   #stop({ request, controls: enabled }: Armed, armed: number): void {
