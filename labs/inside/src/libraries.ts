@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { LabUnavailable } from '@microvmi/lab-debian'
@@ -13,7 +14,9 @@ const LIBRARY_DIRECTORIES = ['lib/x86_64-linux-gnu', 'usr/lib/x86_64-linux-gnu']
  * an unpacked set, to this machine's own.
  */
 export function loaderOf(root: string): string {
-  return join(root, 'lib/x86_64-linux-gnu/ld-linux-x86-64.so.2')
+  // Debian 13's libc has no files in /lib any more.
+  const paths = LIBRARY_DIRECTORIES.map((directory) => join(root, directory, 'ld-linux-x86-64.so.2'))
+  return paths.find((path) => existsSync(path)) ?? join(root, 'lib64/ld-linux-x86-64.so.2')
 }
 
 /** The shared libraries that a program needs, as the dynamic loader of `root` finds them in `root`. */

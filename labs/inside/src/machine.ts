@@ -1,17 +1,36 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import { type CpioEntry, cpio, createRunDirectory, directoriesOf, noteOwner } from '@microvmi/lab-qemu'
-import type { Emulator } from './emulator.ts'
-import { lines, Port } from './port.ts'
+import { lines } from './port.ts'
 
-/** An emulated machine, whose init unpacks a job from /dev/vda, runs it and serves the ports (see `runInMachine`). */
+/** An emulated machine, whose init runs a job and tells of it by four channels (see `runInMachine`). */
 export interface Machine {
-  readonly emulator: Emulator
-  /** The emulator's, for all but the first serial port (which is the machine's log), the job's disk and the ports. */
-  readonly arguments: readonly string[]
+  /** Gets ready what the emulator needs for one run. */
+  prepare(run: Run): Promise<Prepared>
+}
+
+/** What a machine is given for one run. */
+export interface Run {
+  /** Where a file of the run's own lies. `log` is the emulator's output; `console` is told where a run fails. */
+  path(name: string): string
+  /** The job: an archive of cpio, of whole sectors, to be unpacked at the root. */
+  readonly archive: Buffer
+  /** Take what the job writes to each channel, in the order in which it was written. */
+  readonly channels: Readonly<Record<Channel, (bytes: Buffer) => void>>
+  readonly terminal?: Job['terminal']
+}
+
+/** An emulator's command for one run, and what serves it meanwhile. */
+export interface Prepared extends Disposable {
+  readonly command: readonly string[]
+  readonly environment: Readonly<Record<string, string>>
+  /** Takes the emulator's own output. Without it, that goes into `log`. */
+  readonly output?: (bytes: Buffer) => void
+  /** When all channels have given what there was, after the emulator's end. */
+  readonly ended: Promise<unknown>
 }
 
 /** What an emulated machine is to do. */
@@ -34,23 +53,24 @@ export interface Job {
   readonly signal?: AbortSignal
 }
 
-/** Its serial ports: /dev/vport0p1 and on. What it writes to one is here before what it then writes to the next. */
-const PORTS = ['stdout', 'stderr', 'results', 'status'] as const
+/** In the machine: /dev/vport0p1 and on. What is written to one is here before what is then written to the next. */
+export const CHANNELS = ['stdout', 'stderr', 'results', 'status'] as const
+export type Channel = (typeof CHANNELS)[number]
 
-/** Where a command finds the port of the results. */
+/** Where a command finds the channel of the results. */
 export const RESULTS = deviceOf('results')
 
-/** What the port of the status says before the command runs. */
+/** What the channel of the status says before the command runs. */
 const STARTED = 'started'
 
 /** Boots a machine, runs a command in it, and returns the command's exit status. The machine is gone then. */
-export async function runInMachine({ emulator, arguments: own }: Machine, job: Job): Promise<number> {
+export async function runInMachine(machine: Machine, job: Job): Promise<number> {
   const directory = createRunDirectory()
   const path = (name: string) => join(directory, name)
   const off = new AbortController()
   const powerOn = performance.now()
   let status: number | undefined
-  const takers = {
+  const channels = {
     stdout: (bytes: Buffer) => job.stdout.write(bytes),
     stderr: (bytes: Buffer) => job.stderr.write(bytes),
     results: lines(job.result ?? (() => undefined)),
@@ -63,28 +83,29 @@ export async function runInMachine({ emulator, arguments: own }: Machine, job: J
       off.abort()
     }),
   }
-  const ports = PORTS.map((name) => new Port(path(name), takers[name]))
   const { terminal } = job
-  if (terminal) ports.push(new Port(path('terminal'), (bytes) => terminal.output.write(bytes), terminal.input))
+  let prepared: Prepared | undefined
   let child: ChildProcess | undefined
   try {
-    writeFileSync(path('job'), archiveOf(job))
-    await Promise.all(ports.map((port) => port.listening()))
+    const run = { path, archive: archiveOf(job), channels, ...(terminal ? { terminal } : {}) }
+    prepared = await machine.prepare(run)
     const log = openSync(path('log'), 'w', 0o600)
     // The kernel ends the emulator when its parent has ended: no path leaves one behind.
-    const guarded = ['--pdeathsig', 'KILL', '--', emulator.command, ...emulator.leading]
-    const words = [...guarded, ...own, ...devices(path), ...(terminal ? terminalDevice(path) : [])]
-    child = spawn('setpriv', words, { stdio: ['ignore', log, log], env: { ...process.env, ...emulator.environment } })
+    child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...prepared.command], {
+      stdio: ['ignore', prepared.output ? 'pipe' : log, log],
+      env: { ...process.env, ...prepared.environment },
+    })
     closeSync(log)
+    if (prepared.output) child.stdout?.on('data', prepared.output)
     if (child.pid !== undefined) noteOwner(directory, child.pid)
     const limit = AbortSignal.any([off.signal, AbortSignal.timeout(job.timeout), ...(job.signal ? [job.signal] : [])])
     await ending(child, limit)
     if (status === undefined) throw new Error(silence(limit.aborted, job, path))
-    await Promise.all(ports.map((port) => port.ended))
+    await prepared.ended
     return status
   } finally {
     if (child !== undefined) kill(child)
-    for (const port of ports) port[Symbol.dispose]()
+    prepared?.[Symbol.dispose]()
     rmSync(directory, { recursive: true, force: true })
   }
 }
@@ -114,8 +135,8 @@ function silence(isEnded: boolean, { timeout, signal }: Job, path: (name: string
   return `the machine ${what}. What it said last:\n${told.join('\n').slice(-4000)}`
 }
 
-function deviceOf(port: (typeof PORTS)[number]): string {
-  return `/dev/vport0p${PORTS.indexOf(port) + 1}`
+function deviceOf(channel: Channel): string {
+  return `/dev/vport0p${CHANNELS.indexOf(channel) + 1}`
 }
 
 function archiveOf({ command, files, environment = {} }: Job): Buffer {
@@ -138,20 +159,4 @@ function archiveOf({ command, files, environment = {} }: Job): Buffer {
 /** A word for a POSIX shell. */
 export function quoted(word: string): string {
   return `'${word.replaceAll("'", `'\\''`)}'`
-}
-
-function devices(path: (name: string) => string): string[] {
-  return [
-    ...['-serial', `file:${path('console')}`],
-    ...['-drive', `if=virtio,format=raw,readonly=on,file=${path('job')}`],
-    ...['-device', 'virtio-serial-pci'],
-    ...PORTS.flatMap((port, index) => [
-      ...['-chardev', `socket,id=${port},path=${path(port)}`],
-      ...['-device', `virtserialport,chardev=${port},nr=${index + 1}`],
-    ]),
-  ]
-}
-
-function terminalDevice(path: (name: string) => string): string[] {
-  return ['-chardev', `socket,id=terminal,path=${path('terminal')}`, '-device', 'virtconsole,chardev=terminal']
 }

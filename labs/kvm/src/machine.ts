@@ -1,5 +1,5 @@
 import { unpacked } from '@microvmi/lab-debian'
-import { emulator, type Machine } from '@microvmi/lab-inside'
+import { emulator, type Machine, qemuMachine } from '@microvmi/lab-inside'
 import { machineImage } from './machine-image.ts'
 
 /** Debian 12's own QEMU (7.2) does not arm an inner guest's debug registers in VMRUN: a newer one is needed. */
@@ -16,14 +16,11 @@ export async function outerMachine(): Promise<Machine> {
     unpacked({ packages: ['qemu-system-x86', 'seabios'], suite: SUITE }),
     machineImage(),
   ])
-  return {
-    emulator: await emulator(root),
-    arguments: [
-      ...['-machine', 'q35', '-accel', 'tcg,thread=multi', '-cpu', PROCESSOR, '-smp', '1', '-m', MEMORY],
-      ...['-display', 'none', '-nodefaults', '-nic', 'none', '-no-user-config', '-no-reboot'],
-      ...['-kernel', kernel, '-initrd', initrd, '-append', KERNEL_ARGUMENTS],
-    ],
-  }
+  return qemuMachine(await emulator(root), [
+    ...['-machine', 'q35', '-accel', 'tcg,thread=multi', '-cpu', PROCESSOR, '-smp', '1', '-m', MEMORY],
+    ...['-display', 'none', '-nodefaults', '-nic', 'none', '-no-user-config', '-no-reboot'],
+    ...['-kernel', kernel, '-initrd', initrd, '-append', KERNEL_ARGUMENTS],
+  ])
 }
 
 /** What programs in it find. */

@@ -6,6 +6,7 @@ import { gunzipSync } from 'node:zlib'
 import { once } from '@microvmi/lab-debian'
 import { librariesOf, loaderOf } from '@microvmi/lab-inside'
 import { type CpioEntry, cpio, directoriesOf } from '@microvmi/lab-qemu'
+import { compiled } from './compiled.ts'
 import { guestInitramfs } from './guest-initramfs.ts'
 import { modules } from './modules.ts'
 import type { Packages } from './packages.ts'
@@ -55,10 +56,11 @@ const LIBRARY = /^libxen.*\.so\./
 /** Xen, and dom0 with its tools, this Node and what the guests are booted from. */
 export async function machineImage({ root, kernel }: Packages): Promise<MachineImage> {
   const sources = await sourcesOf(root, { kernel, initrd: await guestInitramfs(root) })
+  sources.set('usr/bin/debug-port', await compiled(here('../machine/debug-port.c')))
   const hash = createHash('sha256').update(
     JSON.stringify([basename(root), process.version, MODULES, [...sources.keys()]]),
   )
-  hash.update(readFileSync(here('../machine/init')))
+  for (const file of ['init', 'debug-port.c']) hash.update(readFileSync(here(`../machine/${file}`)))
   hash.update(sources.get('guest/initrd') ?? '')
   const directory = await once(`xen-lab/machine-${hash.digest('hex').slice(0, 16)}`, (made) => {
     // QEMU loads no compressed hypervisor.

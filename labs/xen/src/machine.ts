@@ -1,4 +1,4 @@
-import { emulator, type Machine } from '@microvmi/lab-inside'
+import { emulator, type Machine, qemuMachine } from '@microvmi/lab-inside'
 import { machineImage } from './machine-image.ts'
 import { packages } from './packages.ts'
 
@@ -26,14 +26,11 @@ export async function xenMachine(cpus = 1): Promise<Machine> {
   const { xen, initrd } = await machineImage({ root, kernel })
   // The hypervisor is loaded by the multiboot protocol: -initrd is its modules, each a file with its arguments.
   const boot = ['-kernel', xen, '-append', XEN_ARGUMENTS, '-initrd', `${kernel} ${DOM0_ARGUMENTS},${initrd}`]
-  return {
-    emulator: await emulator(root),
-    arguments: [
-      ...['-machine', 'q35', '-accel', 'tcg,thread=multi', '-cpu', PROCESSOR],
-      ...['-smp', String(cpus), '-m', String(MEMORY.machine), ...boot],
-      ...['-display', 'none', '-nodefaults', '-nic', 'none', '-no-user-config', '-no-reboot'],
-    ],
-  }
+  return qemuMachine(await emulator(root), [
+    ...['-machine', 'q35', '-accel', 'tcg,thread=multi', '-cpu', PROCESSOR],
+    ...['-smp', String(cpus), '-m', String(MEMORY.machine), ...boot],
+    ...['-display', 'none', '-nodefaults', '-nic', 'none', '-no-user-config', '-no-reboot'],
+  ])
 }
 
 /** What programs in dom0 find. */

@@ -1,14 +1,16 @@
 import { parseArgs } from 'node:util'
 import { LabUnavailable } from '@microvmi/lab-debian'
 import { jobOf, runInMachine } from '@microvmi/lab-inside'
+import { intelMachine } from './intel-machine.ts'
 import { ENVIRONMENT, xenMachine } from './machine.ts'
 import { shell } from './shell.ts'
 
-const USAGE = `usage: node --import tsx labs/xen/src/main.ts run [--copy FILE]... [--timeout SECONDS] [--cpus COUNT] -- COMMAND [ARGUMENT]...
+const USAGE = `usage: node --import tsx labs/xen/src/main.ts run [--intel] [--copy FILE]... [--timeout SECONDS] [--cpus COUNT] -- COMMAND [ARGUMENT]...
        node --import tsx labs/xen/src/main.ts shell [--copy FILE]... [--cpus COUNT] [PROGRAM.ts]...
 
 Boots a machine with Xen, runs the command in dom0, and exits with its status. Arguments that are TypeScript files are
 bundled with all that they import; one that ends in .test.ts runs its tests. Any other file must be copied.
+With --intel the machine is one of Intel's, with one processor.
 
   node --import tsx labs/xen/src/main.ts run -- xl list
   node --import tsx labs/xen/src/main.ts run -- node labs/xen/xen.lab.test.ts`
@@ -19,6 +21,7 @@ const DEFAULT_TIMEOUT = 240
 const { positionals, values } = parseArgs({
   allowPositionals: true,
   options: {
+    intel: { type: 'boolean', default: false },
     copy: { type: 'string', multiple: true, default: [] },
     cpus: { type: 'string', default: '1' },
     timeout: { type: 'string', default: String(DEFAULT_TIMEOUT) },
@@ -46,5 +49,10 @@ async function runCommand(command: readonly string[]): Promise<number> {
   const job = await jobOf(command, values.copy)
   const environment = { ...job.environment, ...ENVIRONMENT }
   const output = { stdout: process.stdout, stderr: process.stderr }
-  return runInMachine(await xenMachine(cpus), { ...job, environment, ...output, timeout })
+  return runInMachine(await (values.intel ? intelMachine() : xenMachine(cpus)), {
+    ...job,
+    environment,
+    ...output,
+    timeout,
+  })
 }
