@@ -4,12 +4,17 @@ const places = '{packages,examples,labs,bench}'
 
 /**
  * The labs with tests of their own, by directory in labs/. `fdp` and `kvmi` have peers in their drivers' packages, and
- * no directory.
+ * no directory; `xen-intel` is labs/xen's other machine.
  */
-const labs = ['debian', 'qemu', 'kvm', 'kvmi', 'fdp', 'xen', 'virtualbox', 'windows']
+const labs = ['debian', 'qemu', 'kvm', 'kvmi', 'fdp', 'xen', 'xen-intel', 'virtualbox', 'windows']
 
-/** Labs whose tests run elsewhere, by a runner of their own. */
-const elsewhere = new Set(['kvm', 'xen', 'windows'])
+/** Labs whose tests run in another machine or on another operating system, and their runners. */
+const elsewhere = new Map([
+  ['kvm', './labs/kvm/src/host-runner.ts'],
+  ['xen', './labs/xen/src/host-runner.ts'],
+  ['xen-intel', './labs/xen/src/intel-runner.ts'],
+  ['windows', './labs/windows/src/host-runner.ts'],
+])
 
 /** A lab's tests lie in its directory, or anywhere as `<subject>.<lab>.lab.test.ts`. */
 const testsOf = (lab: string): string[] => [`labs/${lab}/**/*.lab.test.ts`, `${places}/**/*.${lab}.lab.test.ts`]
@@ -33,8 +38,7 @@ export default defineConfig({
       ...labs.map((lab, index) => ({
         test: {
           name: `lab:${lab}`,
-          // Its tests run in another machine, or on another operating system.
-          ...(elsewhere.has(lab) ? { runner: `./labs/${lab}/src/host-runner.ts` } : {}),
+          ...(elsewhere.has(lab) ? { runner: elsewhere.get(lab) } : {}),
           include: testsOf(lab),
           exclude: outside,
           // A lab has the machine to itself: one file at a time, after the unit tests and the labs before it. Files of

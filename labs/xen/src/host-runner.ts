@@ -1,4 +1,4 @@
-import { HostRunner, jobOf, type Place, RESULTS, runInMachine, type TestJob } from '@microvmi/lab-inside'
+import { HostRunner, jobOf, type Machine, type Place, RESULTS, runInMachine, type TestJob } from '@microvmi/lab-inside'
 import { ENVIRONMENT, xenMachine } from './machine.ts'
 
 /** From power-on to the last result, in milliseconds. */
@@ -6,12 +6,17 @@ const DEADLINE = 10 * 60_000
 
 /** Runs this lab's test files in dom0. */
 export default class XenRunner extends HostRunner {
-  protected readonly place: Place = { root: '/job/', run }
+  protected readonly place: Place = placeIn(xenMachine)
 }
 
-async function run({ file, environment, result, signal }: TestJob): Promise<number> {
+/** dom0 of a machine of its own for each test file. */
+export function placeIn(machine: () => Promise<Machine>): Place {
+  return { root: '/job/', run: async (job) => runTests(await machine(), job) }
+}
+
+async function runTests(machine: Machine, { file, environment, result, signal }: TestJob): Promise<number> {
   const job = await jobOf(['node', file])
-  return runInMachine(await xenMachine(), {
+  return runInMachine(machine, {
     ...job,
     environment: { ...job.environment, ...ENVIRONMENT, ...environment, MICROVMI_RESULTS: RESULTS },
     stdout: process.stdout,

@@ -1,5 +1,6 @@
 import { readdirSync } from 'node:fs'
 import { unpacked } from '@microvmi/lab-debian'
+import { repackedKernel } from './repacked-kernel.ts'
 
 /** Debian's packages, unpacked. */
 export interface Packages {
@@ -15,11 +16,20 @@ export interface Packages {
 export async function packages(): Promise<Packages> {
   const root = await unpacked({
     suite: 'bookworm',
-    packages: ['xen-utils-4.17', 'xenstore-utils', 'qemu-system-xen', 'qemu-system-x86', 'seabios', 'libstdc++6'],
+    packages: [
+      'xen-utils-4.17',
+      'xenstore-utils',
+      'qemu-system-xen',
+      'qemu-system-x86',
+      'seabios',
+      'libstdc++6',
+      'lz4',
+      'xz-utils',
+    ],
     alone: ['xen-hypervisor-4.17-amd64', 'xen-utils-common', 'libxen-dev', 'libxenmisc4.17', 'busybox-static'],
     metapackages: [{ name: 'linux-image-amd64', prefix: 'linux-image-6' }],
   })
   const kernel = readdirSync(`${root}/boot`).find((file) => file.startsWith('vmlinuz-'))
   if (!kernel) throw new Error(`there is no kernel in ${root}/boot`)
-  return { root, kernel: `${root}/boot/${kernel}` }
+  return { root, kernel: await repackedKernel(root, `${root}/boot/${kernel}`) }
 }
