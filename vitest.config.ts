@@ -16,6 +16,11 @@ const elsewhere = new Map([
   ['windows', './labs/windows/src/host-runner.ts'],
 ])
 
+function runnerOf(lab: string): { runner?: string } {
+  const runner = elsewhere.get(lab)
+  return runner === undefined ? {} : { runner }
+}
+
 /** A lab's tests lie in its directory, or anywhere as `<subject>.<lab>.lab.test.ts`. */
 const testsOf = (lab: string): string[] => [`labs/${lab}/**/*.lab.test.ts`, `${places}/**/*.${lab}.lab.test.ts`]
 
@@ -38,7 +43,7 @@ export default defineConfig({
       ...labs.map((lab, index) => ({
         test: {
           name: `lab:${lab}`,
-          ...(elsewhere.has(lab) ? { runner: elsewhere.get(lab) } : {}),
+          ...runnerOf(lab),
           include: testsOf(lab),
           exclude: outside,
           // A lab has the machine to itself: one file at a time, after the unit tests and the labs before it. Files of

@@ -6,6 +6,7 @@ import {
   type MemoryBackend,
   MicrovmiError,
 } from '@microvmi/core/driver'
+import { PageRights } from '@microvmi/page-rights'
 import { Breakpoints } from './breakpoints.ts'
 import type { PROMISES } from './capabilities.ts'
 import type { Connection } from './connection.ts'
@@ -15,7 +16,7 @@ import { EventReplies } from './event-replies.ts'
 import { KvmiMemory } from './guest-memory.ts'
 import { type Hello, idOf, nameOf } from './handshake.ts'
 import { askOffers, type Features } from './offers.ts'
-import { PageRights } from './page-rights.ts'
+import { pageAccess } from './page-access.ts'
 import { KvmiMsrs, KvmiRegisters } from './registers.ts'
 import { KvmiRunState } from './run-state.ts'
 import { Stepper } from './stepper.ts'
@@ -76,7 +77,7 @@ export class KvmiBackend implements BackendWith<(typeof PROMISES)[number]> {
     const memory = new KvmiMemory(connection)
     const registers = new KvmiRegisters(connection, vcpus)
     const controls = new Controls(connection, vcpus)
-    const rights = new PageRights(connection, memory)
+    const rights = new PageRights(pageAccess(connection, memory))
     const breakpoints = new Breakpoints(memory, registers)
     const stepper = new Stepper(connection, vcpus, controls)
     const views = new KvmiViews(connection, vcpus, rights)

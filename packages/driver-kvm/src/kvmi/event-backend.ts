@@ -6,11 +6,11 @@ import {
   MicrovmiError,
   type Reply,
 } from '@microvmi/core/driver'
+import { ALL_RIGHTS } from '@microvmi/page-rights'
 import type { Control } from './controls.ts'
 import type { KvmiEvent } from './event-message.ts'
 import { backendEvent, breakpointAddress, EVENT_OF, faultFrame, fits, occurrenceOf } from './kinds.ts'
 import { eventRegisters } from './kvm-registers.ts'
-import { ALL_RIGHTS } from './layout.ts'
 import { type EventParts, startEvents, steppedBy } from './start-events.ts'
 import type { Step } from './stepper.ts'
 

@@ -6,12 +6,12 @@ import {
   type InterceptRequest,
   MicrovmiError,
 } from '@microvmi/core/driver'
+import { accessOf } from '@microvmi/page-rights'
 import type { Control, Controls } from './controls.ts'
 import { type KvmiEvent, newValue, oldValue } from './event-message.ts'
 import type { EventName } from './generation.ts'
 import { eventRegisters } from './kvm-registers.ts'
 import { DESCRIPTORS, EVENT, PAGE } from './layout.ts'
-import { accessOf } from './page-rights.ts'
 
 /** MSRs whose writes KVM can intercept (kvmi.rst, CONTROL_MSR). */
 const MSR_RANGES = [

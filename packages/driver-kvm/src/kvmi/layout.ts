@@ -38,10 +38,6 @@ export const EVENT_MSRS = [
 /** KVMI_EVENT_ACTION_*. */
 export const ACTION = { continue: 0, retry: 1, crash: 2 } as const
 
-/** KVMI_PAGE_ACCESS_*: what the guest may do; all three forget the page. */
-export const RIGHT = { r: 1, w: 2, x: 4 } as const
-export const ALL_RIGHTS = 7
-
 /** KVMI_DESC_*. */
 export const DESCRIPTORS: readonly (undefined | 'idt' | 'gdt' | 'ldt' | 'tr')[] = [undefined, 'idt', 'gdt', 'ldt', 'tr']
 

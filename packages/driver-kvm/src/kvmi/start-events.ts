@@ -1,10 +1,10 @@
 import { type InterceptRequest, MicrovmiError } from '@microvmi/core/driver'
+import { bitsOf, type PageRights } from '@microvmi/page-rights'
 import type { Breakpoints } from './breakpoints.ts'
 import type { Connection } from './connection.ts'
 import type { Control, Controls } from './controls.ts'
 import type { EventReplies } from './event-replies.ts'
 import { controlsFor } from './kinds.ts'
-import { bitsOf, type PageRights } from './page-rights.ts'
 import type { Stepper } from './stepper.ts'
 import type { Vcpus } from './vcpus.ts'
 

@@ -1,7 +1,7 @@
 import { badArgument, type ViewBackend } from '@microvmi/core/driver'
+import type { PageRights } from '@microvmi/page-rights'
 import type { Connection } from './connection.ts'
 import { expectDone } from './errors.ts'
-import type { PageRights } from './page-rights.ts'
 import type { Vcpus } from './vcpus.ts'
 
 /** EPT views of generation A. View 0 is the guest's own. */

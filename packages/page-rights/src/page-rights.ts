@@ -1,12 +1,16 @@
-import { type Access, badAddress } from '@microvmi/core/driver'
-import type { Connection } from './connection.ts'
-import { kernelError } from './errors.ts'
-import type { KvmiMemory } from './guest-memory.ts'
-import { ALL_RIGHTS, PAGE, RIGHT } from './layout.ts'
+import { type Access, badAddress, MicrovmiError, PAGE_SIZE } from '@microvmi/core/driver'
+import { ALL_RIGHTS, accessOf, bitsOf, RIGHT } from './access.ts'
 
-/** Entries that fit one message: (8184 - 8) / 16 bytes. */
-const MOST_ENTRIES = 511
-const NAMES: readonly Access[] = ['none', 'r', 'w', 'rw', 'x', 'rx', 'wx', 'rwx']
+/** What a driver does for its pages. */
+export interface PageRightsOf {
+  /** The first guest-physical address of a range that is not guest memory. */
+  firstMissing(address: number, length: number): number | undefined
+  /**
+   * Gives pages their rights, as bits, in a view (0: the guest's own). `frames` and `rights` go together. Throws where
+   * one of them cannot be given.
+   */
+  set(view: number, frames: readonly number[], rights: readonly number[]): void
+}
 
 /** What is asked of one page: rights that the app has set, and accesses that intercepts want to see. */
 interface Page {
@@ -16,21 +20,24 @@ interface Page {
 }
 
 /**
- * Second-level rights of pages, by view. Two sources make them: `setAccess`, and intercepts of accesses; the kernel is
- * told of both together. It tells nothing back, and nobody else sets rights while we are connected.
+ * Second-level rights of pages, by view. Two sources make them: `setAccess`, and intercepts of accesses; the hypervisor
+ * is told of both together.
  */
 export class PageRights {
-  readonly #connection: Connection
-  readonly #memory: KvmiMemory
+  readonly #of: PageRightsOf
   readonly #views = new Map<number, Map<number, Page>>()
   /** Views beside the guest's own. */
   readonly #others = new Set<number>()
   /** Intercepts that hold in every view, also in later ones. */
   readonly #everywhere = new Set<number>()
 
-  constructor(connection: Connection, memory: KvmiMemory) {
-    this.#connection = connection
-    this.#memory = memory
+  constructor(of: PageRightsOf) {
+    this.#of = of
+  }
+
+  /** Whether any page has less than all rights because of us. */
+  get isEmpty(): boolean {
+    return this.#views.size === 0
   }
 
   setAccess(address: number, length: number, access: Access, view = 0): void {
@@ -43,7 +50,7 @@ export class PageRights {
 
   getAccess(address: number, view = 0): Access {
     this.#checkThere(address, 1)
-    return NAMES[this.rights(view, Math.floor(address / PAGE))] ?? 'none'
+    return accessOf(this.rights(view, Math.floor(address / PAGE_SIZE)))
   }
 
   /** What the app has left the guest. */
@@ -60,7 +67,7 @@ export class PageRights {
         this.#change(one, frames, (page) => page.guards.set(number, accesses))
       }
     } catch (error) {
-      if (!this.#connection.hasEnded) this.unguard(number)
+      if (!isGone(error)) this.unguard(number)
       throw error
     }
     if (view === undefined) this.#everywhere.add(number)
@@ -76,12 +83,12 @@ export class PageRights {
 
   /** Leaves everything to the guest on one page until `restore`: for an instruction that is stepped over. */
   relax(view: number, frame: number): void {
-    this.#send(view, [frame], [ALL_RIGHTS])
+    this.#of.set(view, [frame], [ALL_RIGHTS])
   }
 
   restore(view: number, frame: number): void {
     const page = this.#views.get(view)?.get(frame)
-    this.#send(view, [frame], [page ? effective(page) : ALL_RIGHTS])
+    this.#of.set(view, [frame], [page ? effective(page) : ALL_RIGHTS])
   }
 
   /** A new view begins with the rights of the guest's own, and with what is guarded everywhere. */
@@ -106,7 +113,7 @@ export class PageRights {
     for (const [view, pages] of this.#views) {
       const frames = [...pages.keys()]
       this.#views.delete(view)
-      this.#send(
+      this.#of.set(
         view,
         frames,
         frames.map(() => ALL_RIGHTS),
@@ -130,39 +137,33 @@ export class PageRights {
     if (pages.size > 0) this.#views.set(view, pages)
     else this.#views.delete(view)
     const rightsNow = () => changed.map((frame) => effective(pages.get(frame) ?? FREE))
+    if (changed.length === 0) return
     try {
-      this.#send(view, changed, rightsNow())
+      this.#of.set(view, changed, rightsNow())
     } catch (error) {
-      // The kernel tries them all and tells of the first failure (kvmi.rst): those that went through are taken back.
       for (const [frame, page] of before) {
         if (page) pages.set(frame, page)
         else pages.delete(frame)
       }
-      if (!this.#connection.hasEnded) this.#tell(view, changed, rightsNow(), () => {})
+      if (pages.size > 0) this.#views.set(view, pages)
+      else this.#views.delete(view)
+      // Some may have been given their rights before one could not.
+      if (!isGone(error)) this.#putBack(error, view, changed, rightsNow())
       throw error
     }
   }
 
-  #send(view: number, frames: readonly number[], rights: readonly number[]): void {
-    this.#tell(view, frames, rights, (error) => {
-      if (error !== 0) throw kernelError(error, 'setting page rights (EPT has no write without read)')
-    })
-  }
-
-  #tell(view: number, frames: readonly number[], rights: readonly number[], take: (error: number) => void): void {
-    const { requests } = this.#connection
-    this.#connection.askAll(
-      Math.ceil(frames.length / MOST_ENTRIES),
-      (message, index) => {
-        const part = [index * MOST_ENTRIES, (index + 1) * MOST_ENTRIES] as const
-        requests.setPageAccess(message, view, frames.slice(...part), rights.slice(...part))
-      },
-      ({ error }) => take(error),
-    )
+  #putBack(error: unknown, view: number, frames: readonly number[], rights: readonly number[]): void {
+    try {
+      this.#of.set(view, frames, rights)
+    } catch (second) {
+      const message = `${messageOf(error)}; and the rights could not be put back as they were: ${messageOf(second)}`
+      throw new MicrovmiError('HYPERVISOR', message, { cause: error })
+    }
   }
 
   #checkThere(address: number, length: number): void {
-    const missing = this.#memory.firstMissing(address, length)
+    const missing = this.#of.firstMissing(address, length)
     if (missing !== undefined) throw badAddress(missing)
   }
 }
@@ -177,19 +178,16 @@ function effective({ rights, guards }: Page): number {
   return left & ALL_RIGHTS
 }
 
-/** An access as bits. */
-export function bitsOf(access: Access): number {
-  if (access === 'none') return 0
-  return [...access].reduce((bits, letter) => bits | (RIGHT[letter as keyof typeof RIGHT] ?? 0), 0)
-}
-
-/** Bits as an access. */
-export function accessOf(bits: number): Access {
-  return NAMES[bits & ALL_RIGHTS] ?? 'none'
+function isGone(error: unknown): boolean {
+  return error instanceof MicrovmiError && error.code === 'VM_GONE'
 }
 
 function framesOf(address: number, length: number): number[] {
-  const first = Math.floor(address / PAGE)
-  const last = Math.floor((address + Math.max(length, 1) - 1) / PAGE)
+  const first = Math.floor(address / PAGE_SIZE)
+  const last = Math.floor((address + Math.max(length, 1) - 1) / PAGE_SIZE)
   return Array.from({ length: last - first + 1 }, (_, index) => first + index)
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
 }
