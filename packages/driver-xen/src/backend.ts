@@ -1,6 +1,15 @@
-import { type BackendWith, type Capability, type Detail, type Injection, MicrovmiError } from '@microvmi/core/driver'
+import {
+  type BackendWith,
+  type Capability,
+  type Detail,
+  type Injection,
+  type MemoryBackend,
+  MicrovmiError,
+} from '@microvmi/core/driver'
+import { PageRights } from '@microvmi/page-rights'
+import { Allocation } from './allocation.ts'
 import { Breakpoints } from './breakpoints.ts'
-import { POSSIBLE, PROMISES } from './capabilities.ts'
+import { capabilitiesOf, type PROMISES } from './capabilities.ts'
 import type { DomainInfo } from './domain-info.ts'
 import { XenEvents } from './events.ts'
 import { ForeignMemory } from './foreign-memory.ts'
@@ -8,10 +17,13 @@ import { GuestMemory } from './guest-memory.ts'
 import { Injector } from './injection.ts'
 import { MemoryMap } from './memory-map.ts'
 import { answerFor } from './monitor.ts'
+import { hasPageAccess, pageAccess } from './page-access.ts'
 import { HvmMsrs, HvmRegisters } from './registers.ts'
 import { XenRunState } from './run-state.ts'
 import { SessionNote } from './session-note.ts'
 import { kindsOf } from './settings.ts'
+import { Stepping, stopStepping } from './stepping.ts'
+import { turnOffViews, viewStateOf, XenViews } from './views.ts'
 import type { Xen } from './xen.ts'
 
 /** Milliseconds for which a domain that was there is taken to be there: its pages outlive it in our mappings. */
@@ -25,14 +37,17 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
   readonly capabilities: readonly Capability[]
   readonly warnings: readonly string[]
   readonly details: Readonly<Record<string, Detail>>
-  readonly memory: GuestMemory
+  readonly memory: Required<Pick<MemoryBackend, 'write' | 'layout' | 'map'>> & MemoryBackend
   readonly registers: HvmRegisters
   readonly msr: HvmMsrs
   readonly running: XenRunState
   readonly events: XenEvents
+  readonly views: XenViews
   readonly lacks: { readonly [Name in Capability]?: string }
   readonly #xen: Xen
   readonly #injector: Injector
+  readonly #guestMemory: GuestMemory
+  readonly #allocation: Allocation
   readonly #domid: number
   readonly #uuid: string
   #seenAt = 0
@@ -48,33 +63,37 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
     this.hypervisor = xen.version
     this.details = { domid, type: info.hasDevices ? 'HVM' : 'PVH' }
     const foreign = new ForeignMemory(xen, domid)
-    this.memory = new GuestMemory(foreign, new MemoryMap(xen, domid, foreign), () => this.#look())
+    const memory = new GuestMemory(foreign, new MemoryMap(xen, domid, foreign), () => this.#look())
+    this.#guestMemory = memory
+    this.#allocation = new Allocation(xen, domid)
     this.registers = new HvmRegisters(xen, domid)
     this.msr = new HvmMsrs(this.registers)
     this.running = new XenRunState(xen, domid, () => this.#info().isPaused)
     this.#injector = new Injector(xen, domid)
     const note = new SessionNote(uuid)
-    const breakpoints = new Breakpoints(this.memory, this.registers, note)
+    const breakpoints = new Breakpoints(memory, this.registers, note)
+    const kinds = kindsOf(xen, domid)
+    const canStep = kinds.includes('singlestep')
     try {
-      this.warnings = recover(xen, info, note, breakpoints)
+      this.warnings = recover(xen, info, note, breakpoints, canStep)
     } catch (error) {
-      this.memory.close()
+      memory.close()
       throw error
     }
-    this.events = new XenEvents(xen, {
-      domid,
-      note,
-      vcpus: () => this.vcpuCount,
-      registers: this.registers,
-      breakpoints,
-      injector: this.#injector,
-      gone: () => this.#gone(),
-    })
-    const kinds = new Set<string>(kindsOf(xen, domid).map((kind) => `events.${kind}`))
-    const isThere = (name: Capability) => kinds.size > 0 && (!name.startsWith('events.') || kinds.has(name))
-    this.capabilities = [...PROMISES, ...POSSIBLE.filter(isThere)]
-    const lack = 'this Xen has no such monitor for this domain and processor'
-    this.lacks = Object.fromEntries(POSSIBLE.map((name) => [name, lack]))
+    const state = viewStateOf(xen, domid)
+    const found = capabilitiesOf({ kinds, hasPageAccess: hasPageAccess(xen, domid), views: state })
+    this.capabilities = found.capabilities
+    this.lacks = found.lacks
+    const vcpus = () => this.vcpuCount
+    const views = new XenViews(xen, domid, state, note, vcpus)
+    const rights = new PageRights(pageAccess(xen, domid, memory, views))
+    views.useRights(rights)
+    this.views = views
+    const stepping = new Stepping(xen, domid, views)
+    const { registers } = this
+    const answers = { registers, breakpoints, injector: this.#injector, stepping, rights, views, canStep }
+    this.events = new XenEvents(xen, { ...answers, domid, note, vcpus, gone: () => this.#gone() })
+    this.memory = memoryWith(memory, rights, this.events, this.#allocation)
   }
 
   inject(vcpu: number, injection: Injection): void {
@@ -86,13 +105,14 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
   }
 
   release(): void {
-    // Core has ended its pause; else each call leaves the guest as it found it.
+    this.events.release()
+    if (!this.#gone()) this.#allocation.release()
   }
 
   async close(): Promise<void> {
     this.events.close()
     this.#injector.close()
-    this.memory.close()
+    this.#guestMemory.close()
     this.#xen.close()
   }
 
@@ -123,16 +143,44 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
   }
 }
 
+function memoryWith(
+  memory: GuestMemory,
+  rights: PageRights,
+  events: XenEvents,
+  allocation: Allocation,
+): XenBackend['memory'] {
+  return {
+    patches: memory.patches,
+    read: (address, into) => memory.read(address, into),
+    readMany: (reads, failed) => memory.readMany(reads, failed),
+    write: (address, from) => memory.write(address, from),
+    layout: () => memory.layout(),
+    pieces: (options) => memory.pieces(options),
+    map: (address, length) => memory.map(address, length),
+    unmap: (window) => memory.unmap(window),
+    setAccess: (address, length, access, view) => events.setAccess(address, length, access, view),
+    getAccess: (address, view) => rights.getAccess(address, view),
+    allocate: () => allocation.allocate(),
+    free: (address) => {
+      memory.forget(address)
+      allocation.free(address)
+    },
+  }
+}
+
 /** Undoes what a killed session of ours has left in the guest; what it was, for the user. */
-function recover(xen: Xen, info: DomainInfo, note: SessionNote, breakpoints: Breakpoints): string[] {
+function recover(xen: Xen, info: DomainInfo, note: SessionNote, breakpoints: Breakpoints, canStep: boolean): string[] {
   const left = note.leftBehind()
   if (!left) return []
-  xen.libraries.xc.domain_pause(xen.handle, info.domid)
+  const { domid, vcpus } = info
+  xen.libraries.xc.domain_pause(xen.handle, domid)
   try {
     breakpoints.restore(left)
-    answerFor(xen, info.domid, info.vcpus)
+    if (canStep) stopStepping(xen, domid, vcpus)
+    answerFor(xen, domid, vcpus)
+    if (viewStateOf(xen, domid) === 'on') turnOffViews(xen, domid)
   } finally {
-    xen.libraries.xc.domain_unpause(xen.handle, info.domid)
+    xen.libraries.xc.domain_unpause(xen.handle, domid)
   }
   note.remove()
   return [`a session that was killed had left ${left.length} breakpoints and its monitor on: they were taken out`]

@@ -2,10 +2,11 @@ import {
   type BreakpointRequest,
   badArgument,
   MicrovmiError,
+  PAGE_SIZE,
   pageFrame,
   type ScatteredRead,
 } from '@microvmi/core/driver'
-import { AddressSpace, type PhysicalMemory, pagingOf } from '@microvmi/paging'
+import { AddressSpace, type PagingRegisters, type PhysicalMemory, pagingOf } from '@microvmi/paging'
 import type { GuestMemory } from './guest-memory.ts'
 import type { HvmRegisters } from './registers.ts'
 import type { Patch, SessionNote } from './session-note.ts'
@@ -26,13 +27,19 @@ export class Breakpoints {
   readonly #registers: HvmRegisters
   readonly #armed = new Map<number, Armed>()
   readonly #byte = new Uint8Array(1)
-
   readonly #note: SessionNote
+  readonly #physical: PhysicalMemory
+  /** How many vCPUs are stepping over the instruction at an address. */
+  readonly #aside = new Map<number, number>()
 
   constructor(memory: GuestMemory, registers: HvmRegisters, note: SessionNote) {
     this.#memory = memory
     this.#note = note
     this.#registers = registers
+    const tryRead = (address: number, into: Uint8Array) => memory.read(address, into) === into.length
+    const readMany = (reads: readonly ScatteredRead[]) =>
+      reads.flatMap(({ address, into }, index) => (tryRead(address, into) ? [] : [{ index, address }]))
+    this.#physical = { memory: { tryRead, readMany } }
   }
 
   add(number: number, request: BreakpointRequest): void {
@@ -80,7 +87,9 @@ export class Breakpoints {
   /** If this process is killed, the next one knows what to put back. */
   #noteAll(): void {
     const { patches } = this.#memory
-    this.#note.write([...patches.addresses()].map((address) => ({ address, original: patches.original(address) ?? 0 })))
+    this.#note.replaced(
+      [...patches.addresses()].map((address) => ({ address, original: patches.original(address) ?? 0 })),
+    )
   }
 
   /** Whether one of ours is at a guest-physical address. */
@@ -106,34 +115,48 @@ export class Breakpoints {
     return numbers
   }
 
-  /** The guest's own instruction under one of ours, and zeros behind what is mapped. */
-  instruction(vcpu: number, rip: bigint): Uint8Array {
+  /** Takes the byte of one out until what is returned is called: while a vCPU executes the guest's own instruction. */
+  aside(physical: number): () => void {
+    const original = this.#memory.patches.original(physical)
+    if (original === undefined) return () => {}
+    const count = (this.#aside.get(physical) ?? 0) + 1
+    this.#aside.set(physical, count)
+    if (count === 1) this.#writeByte(physical, original)
+    return () => {
+      const left = (this.#aside.get(physical) ?? 1) - 1
+      if (left > 0) {
+        this.#aside.set(physical, left)
+        return
+      }
+      this.#aside.delete(physical)
+      if (this.has(physical)) this.#writeByte(physical, INT3)
+    }
+  }
+
+  /** The guest's own instruction at `rip`, and zeros behind what is mapped. */
+  instruction(registers: PagingRegisters, rip: bigint): Uint8Array {
     const bytes = new Uint8Array(INSTRUCTION)
-    const space = this.#spaceOf(vcpu, undefined)
-    for (let index = 0; index < INSTRUCTION; index++) {
-      const at = space.translate(BigInt.asUintN(64, rip + BigInt(index)))?.physicalAddress
-      if (at === undefined) break
-      bytes[index] = this.#memory.patches.original(at) ?? this.#readByte(at)
+    const space = new AddressSpace(this.#physical, pagingOf(registers))
+    for (let done = 0; done < INSTRUCTION; ) {
+      const address = space.translate(BigInt.asUintN(64, rip + BigInt(done)))?.physicalAddress
+      if (address === undefined) break
+      const part = bytes.subarray(done, done + Math.min(INSTRUCTION - done, PAGE_SIZE - (address % PAGE_SIZE)))
+      if (this.#memory.read(address, part) < part.length) break
+      this.#memory.patches.hide(address, part)
+      done += part.length
     }
     return bytes
   }
 
   #translate({ address, addressSpace }: { readonly address: bigint; readonly addressSpace?: bigint }): number {
-    const found = this.#spaceOf(0, addressSpace).translate(BigInt.asUintN(64, address))
+    const registers = this.#registers.read(0)
+    const paging = pagingOf(addressSpace === undefined ? registers : { ...registers, cr3: addressSpace })
+    const found = new AddressSpace(this.#physical, paging).translate(BigInt.asUintN(64, address))
     if (found) return found.physicalAddress
     throw badArgument(
       `nothing is mapped at 0x${address.toString(16)} in ${addressSpace === undefined ? "vCPU 0's address space" : 'that address space'}: ` +
         'give the addressSpace of a process that has it, or a physicalAddress',
     )
-  }
-
-  #spaceOf(vcpu: number, cr3: bigint | undefined): AddressSpace {
-    const tryRead = (address: number, into: Uint8Array) => this.#memory.read(address, into) === into.length
-    const readMany = (reads: readonly ScatteredRead[]) =>
-      reads.flatMap(({ address, into }, index) => (tryRead(address, into) ? [] : [{ index, address }]))
-    const physical: PhysicalMemory = { memory: { tryRead, readMany } }
-    const registers = this.#registers.read(vcpu)
-    return new AddressSpace(physical, pagingOf(cr3 === undefined ? registers : { ...registers, cr3 }))
   }
 
   #readByte(physical: number): number {

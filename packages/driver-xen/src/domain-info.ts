@@ -9,6 +9,8 @@ export interface DomainInfo {
   readonly isShutDown: boolean
   readonly isDying: boolean
   readonly pages: number
+  /** How much memory it may have. */
+  readonly mostKibibytes: number
   readonly vcpus: number
   /** An HVM guest proper has devices that Xen emulates; PVH has the local APIC at most (XEN_X86_EMU_*, xen.h). */
   readonly hasDevices: boolean
@@ -18,6 +20,7 @@ export interface DomainInfo {
 const DOMAIN = 0
 const FLAGS = 4
 const TOTAL_PAGES = 8
+const MAX_PAGES = 16
 const MAX_VCPU = 68
 const HANDLE = 76
 
@@ -44,6 +47,7 @@ export function parseDomainInfo(bytes: Uint8Array, { domainInfo }: Abi): DomainI
     isShutDown: (flags & SHUTDOWN) !== 0,
     isDying: (flags & DYING) !== 0,
     pages: Number(view.getBigUint64(TOTAL_PAGES, true)),
+    mostKibibytes: Number(view.getBigUint64(MAX_PAGES, true)) * 4,
     vcpus: view.getUint32(MAX_VCPU, true) + 1,
     hasDevices: isHvm && (view.getUint32(domainInfo.archConfig, true) & EMULATED_PIT) !== 0,
   }

@@ -1,67 +1,66 @@
 import {
+  type Access,
   type BackendEvent,
   type EventBackend,
-  type EventKind,
   type EventSink,
   type InterceptRequest,
   MicrovmiError,
-  type RegisterBackend,
   type Reply,
 } from '@microvmi/core/driver'
-import { FLAG, REASON, registersOf, SLOT } from './abi/vm-event.ts'
-import type { Breakpoints } from './breakpoints.ts'
+import { bitsOf } from '@microvmi/page-rights'
+import { FLAG, pagingRegistersOf, REASON, registersOf, ripOf, SLOT } from './abi/vm-event.ts'
+import { type AnswerParts, Answers, IS_AHEAD } from './answers.ts'
 import { DomainWatch } from './domain-watch.ts'
-import { type Injector, TRAP } from './injection.ts'
 import { answerFor, Monitor } from './monitor.ts'
-import { checkParts, emulate, proceed, setRegisters, splitChanges, wantedValue } from './replies.ts'
-import { DEBUG_LENGTH, eventFields, isWanted, kindOf, physicalOf } from './requests.ts'
+import { eventFields, isWanted, kindOf, physicalOf } from './requests.ts'
 import type { SessionNote } from './session-note.ts'
 import { checkRequest, Settings } from './settings.ts'
+import { type Step, setView } from './stepping.ts'
 import type { Xen } from './xen.ts'
 import { failed } from './xen-errors.ts'
 
 /** What events need of the rest of the driver. */
-export interface EventParts {
+export interface EventParts extends Omit<AnswerParts, 'abi'> {
   readonly domid: number
   readonly note: SessionNote
   readonly vcpus: () => number
-  readonly registers: Required<Pick<RegisterBackend, 'read' | 'write'>>
-  readonly breakpoints: Breakpoints
-  readonly injector: Injector
   /** Why the domain is of no use any more, if so. */
   readonly gone: () => MicrovmiError | undefined
 }
 
-/**
- * Kinds that are reported before anything has happened. At the others Xen goes on before it stops the vCPU: what comes
- * with the request are registers of before, and rip in a response would have the instruction executed once more.
- */
-const IS_AHEAD: ReadonlySet<EventKind> = new Set<EventKind>(['breakpoint', 'int3', 'debug', 'descriptor'])
-
 /** A request of Xen's, which is to be answered once. */
 type Slot = DataView
+
+/** Milliseconds between two looks at whether vCPUs have made their last steps, and for how long is looked. */
+const STEP_LOOK = 5
+const STEP_DEADLINE = 500
 
 /** The events of a domain's monitor. */
 export class XenEvents implements EventBackend {
   readonly #xen: Xen
   readonly #parts: EventParts
+  readonly #answers: Answers
   #settings: Settings
   readonly #armed = new Map<number, InterceptRequest>()
   /** Taken from the ring and not delivered yet. */
   readonly #queue: Slot[] = []
   readonly #delivered = new Map<BackendEvent, Slot>()
+  /** Steps that were made, by the request that told of them. */
+  readonly #steps = new Map<Slot, Step>()
   readonly #spare: Slot[] = []
   #monitor: Monitor | undefined
   #watch: DomainWatch | undefined
   #sink: EventSink | undefined
   #scheduled = false
+  #resting: NodeJS.Timeout | undefined
   /** How many vCPUs there were when last asked. */
   #vcpus = 0
 
   constructor(xen: Xen, parts: EventParts) {
     this.#xen = xen
     this.#parts = parts
-    this.#settings = new Settings(xen, parts.domid)
+    this.#settings = this.#fresh()
+    this.#answers = new Answers({ ...parts, abi: xen.abi }, (vcpu) => this.#steppers(vcpu, true))
   }
 
   listen(sink: EventSink): void {
@@ -70,33 +69,37 @@ export class XenEvents implements EventBackend {
 
   arm(request: InterceptRequest, armed: number): void {
     checkRequest(request)
-    const isFirst = this.#monitor === undefined
-    this.#monitor ??= new Monitor(this.#xen, this.#parts.domid, this.#parts.note, () => this.#wake())
+    if (request.kind === 'memory' && request.view !== undefined) this.#parts.views.check(request.view)
+    const monitor = this.#monitored()
     try {
-      this.#change([...this.#armed.values(), request])
-      if (request.kind === 'breakpoint') this.#parts.breakpoints.add(armed, request)
+      this.#change([...this.#armed.values(), request], request.kind === 'memory')
+      this.#armed.set(armed, request)
+      this.#start(request, armed)
     } catch (error) {
+      this.#armed.delete(armed)
       this.#change([...this.#armed.values()])
-      if (isFirst) this.#end()
+      this.#endIfIdle()
       throw error
     }
-    this.#armed.set(armed, request)
-    this.#monitor.keepAlive(true)
-    this.#watch ??= new DomainWatch(this.#xen, () => this.#look())
+    monitor.keepAlive(true)
   }
 
   disarm(armed: number): void {
     const monitor = this.#monitor
-    if (!monitor || !this.#armed.has(armed)) return
+    const request = this.#armed.get(armed)
+    if (!monitor || !request) return
     // A request that is on its way while something is turned off would keep its vCPU for good.
     this.#hold('domain_pause')
     try {
       this.#armed.delete(armed)
-      this.#parts.breakpoints.remove(armed)
-      this.#settings.apply([...this.#armed.values()])
+      if (request.kind === 'breakpoint') this.#parts.breakpoints.remove(armed)
+      if (request.kind === 'memory') this.#parts.rights.unguard(armed)
+      if (request.kind === 'singlestep') this.#stepAlways(monitor)
+      this.#settings.apply([...this.#armed.values()], this.#isHeld)
       this.#drain(monitor)
       this.#answerUnwanted()
-      if (this.#armed.size === 0) this.#end()
+      monitor.keepAlive(this.#armed.size > 0)
+      this.#endIfIdle()
     } catch (error) {
       this.#failLater(error)
       throw error
@@ -110,24 +113,94 @@ export class XenEvents implements EventBackend {
     if (!slot) return
     this.#delivered.delete(event)
     try {
-      checkParts(event.kind, parts)
-      this.#apply(event, slot, parts)
-    } catch (error) {
-      // The guest goes on as if unwatched, and the caller hears why it was not as was asked.
-      proceed(slot)
-      this.#default(slot)
-      throw error
+      this.#answers.reply(event, slot, parts)
     } finally {
       this.#answer(slot)
       this.#monitor?.notify()
     }
   }
 
-  /** Core has disarmed everything. */
+  /** Rights that the app gives pages. What they forbid is let through, unless an intercept asks for it. */
+  setAccess(address: number, length: number, access: Access, view: number | undefined): void {
+    if (view !== undefined) this.#parts.views.check(view)
+    this.#monitored()
+    try {
+      this.#change([...this.#armed.values()], true)
+      this.#parts.rights.setAccess(address, length, access, view)
+    } finally {
+      this.#endIfIdle()
+    }
+  }
+
+  /** Core has disarmed everything: nothing of ours is left in the guest on return. */
+  release(): void {
+    clearTimeout(this.#resting)
+    const { stepping, rights, views } = this.#parts
+    if (!this.#monitor && !views.isOn && rights.isEmpty) return
+    if (this.#parts.gone()) {
+      this.#end()
+      return
+    }
+    this.#hold('domain_pause')
+    try {
+      stepping.release()
+      rights.release()
+      this.#settings.apply([], false)
+      if (this.#monitor) this.#drain(this.#monitor)
+      this.#answerUnwanted()
+      this.#end()
+      views.release()
+    } finally {
+      this.#hold('domain_unpause')
+    }
+  }
+
   close(): void {
+    clearTimeout(this.#resting)
     this.#watch?.close()
     this.#watch = undefined
     this.#end()
+  }
+
+  #fresh(): Settings {
+    return new Settings(this.#xen, this.#parts.domid, this.#parts.canStep)
+  }
+
+  #monitored(): Monitor {
+    this.#monitor ??= new Monitor(this.#xen, this.#parts.domid, this.#parts.note, () => this.#wake())
+    this.#watch ??= new DomainWatch(this.#xen, () => this.#look())
+    return this.#monitor
+  }
+
+  /** What Xen need not be told of. */
+  #start(request: InterceptRequest, armed: number): void {
+    const { breakpoints, rights } = this.#parts
+    if (request.kind === 'breakpoint') breakpoints.add(armed, request)
+    if (request.kind === 'memory') {
+      rights.guard(armed, request.address, request.length, bitsOf(request.access), request.view)
+    }
+    if (request.kind !== 'singlestep' || !this.#monitor) return
+    this.#hold('domain_pause')
+    try {
+      this.#stepAlways(this.#monitor)
+    } finally {
+      this.#hold('domain_unpause')
+    }
+  }
+
+  /** Steps all vCPUs whose every step is asked for; the domain stands still. */
+  #stepAlways(monitor: Monitor): void {
+    monitor.notify()
+    this.#parts.stepping.always((vcpu) => this.#steppers(vcpu, false), this.#parts.vcpus())
+  }
+
+  /** Whether somebody listens to a vCPU's steps: to all of them, or at least to those that replies ask for. */
+  #steppers(vcpu: number, isAsked: boolean): boolean {
+    for (const request of this.#armed.values()) {
+      if (request.kind !== 'singlestep' || (request.onlyAsked === true && !isAsked)) continue
+      if (request.vcpu === undefined || request.vcpu === vcpu) return true
+    }
+    return false
   }
 
   /** A domain has been released, perhaps this one. */
@@ -146,26 +219,32 @@ export class XenEvents implements EventBackend {
 
   /**
    * Ends everything at once. The ring cannot be trusted any more, but a domain that is there is left as if it had never
-   * been watched: it stands still while breakpoints of ours go, and vCPUs that nobody will answer are freed.
+   * been watched: it stands still while all that is ours goes, and vCPUs that nobody will answer are freed.
    */
   #abandon(): void {
     const numbers = [...this.#armed.keys()]
+    const { breakpoints, stepping, rights, views } = this.#parts
     this.#queue.length = 0
     this.#delivered.clear()
+    this.#steps.clear()
     this.#armed.clear()
     // Whatever Xen was told to report goes with the monitor.
-    this.#settings = new Settings(this.#xen, this.#parts.domid)
+    this.#settings = this.#fresh()
     if (this.#parts.gone()) {
+      stepping.forget()
       this.#end()
       return
     }
     this.#hold('domain_pause')
     try {
-      for (const number of numbers) this.#parts.breakpoints.remove(number)
+      for (const number of numbers) breakpoints.remove(number)
+      stepping.release()
+      rights.release()
     } finally {
       try {
         this.#end()
         answerFor(this.#xen, this.#parts.domid, this.#parts.vcpus())
+        views.release()
       } finally {
         this.#hold('domain_unpause')
       }
@@ -194,10 +273,23 @@ export class XenEvents implements EventBackend {
           this.#spare.push(slot)
           break
         }
-        this.#checkVcpu(slot.getUint32(SLOT.vcpu, true))
+        this.#took(slot)
         this.#queue.push(slot)
       }
     } while (!monitor.sleep())
+  }
+
+  #took(slot: Slot): void {
+    const vcpu = slot.getUint32(SLOT.vcpu, true)
+    this.#checkVcpu(vcpu)
+    const { stepping } = this.#parts
+    stepping.arrived(vcpu, slot.getUint16(SLOT.view, true))
+    if (slot.getUint32(SLOT.reason, true) !== REASON.singleStep) return
+    const step = stepping.stepped(vcpu)
+    if (!step) return
+    this.#steps.set(slot, step)
+    // Behind the step the vCPU is to be where it was before.
+    if (step.back !== undefined) slot.setUint16(SLOT.view, step.back, true)
   }
 
   #checkVcpu(vcpu: number): void {
@@ -224,116 +316,71 @@ export class XenEvents implements EventBackend {
 
   /** What core hears of a request; `undefined` where nobody wants it. */
   #eventOf(slot: Slot): BackendEvent | undefined {
-    const registers = registersOf(slot, this.#xen.abi)
-    const kind = kindOf(slot, () => this.#parts.breakpoints.has(physicalOf(slot, registers.rip)))
+    const { abi } = this.#xen
+    const { breakpoints, views } = this.#parts
+    const rip = ripOf(slot, abi)
+    const kind = kindOf(slot, () => breakpoints.has(physicalOf(slot, rip)))
     if (kind === undefined) return undefined
-    const fields = eventFields(kind, slot, registers.rip, this.#xen.abi)
+    const vcpu = slot.getUint32(SLOT.vcpu, true)
+    const fields = eventFields(kind, slot, rip, abi, (view) => (views.isOn ? views.named(view) : undefined))
     const armed =
       kind === 'breakpoint'
-        ? this.#parts.breakpoints.at(physicalOf(slot, registers.rip), registers.rip, registers.cr3)
-        : [...this.#armed]
-            .filter(([, request]) => request.kind === kind && isWanted(request, fields))
-            .map(([one]) => one)
+        ? breakpoints.at(physicalOf(slot, rip), rip, pagingRegistersOf(slot, abi).cr3)
+        : this.#wanting(kind, (request) => isWanted(request, fields) && this.#isOfStep(request, slot, vcpu))
     if (armed.length === 0) return undefined
     const isPaused = (slot.getUint32(SLOT.flags, true) & FLAG.vcpuPaused) !== 0
     return {
       kind,
       armed,
-      vcpu: slot.getUint32(SLOT.vcpu, true),
+      vcpu,
       stops: isPaused ? 'vcpu' : 'none',
-      complete: true,
-      ...(IS_AHEAD.has(kind) ? { registers: () => registers } : {}),
+      // Without views a page is open to all while one vCPU steps over an access to it.
+      complete: kind !== 'memory' || views.isOn || this.#vcpus === 1,
+      ...(IS_AHEAD.has(kind) ? { registers: () => registersOf(slot, abi) } : {}),
       fields,
     } as BackendEvent
+  }
+
+  #wanting(kind: BackendEvent['kind'], wants: (request: InterceptRequest) => boolean): number[] {
+    const numbers: number[] = []
+    for (const [number, request] of this.#armed) if (request.kind === kind && wants(request)) numbers.push(number)
+    return numbers
+  }
+
+  #isOfStep(request: InterceptRequest, slot: Slot, vcpu: number): boolean {
+    if (request.kind !== 'singlestep') return true
+    const isAsked = this.#steps.get(slot)?.isReported === true
+    return (request.vcpu === undefined || request.vcpu === vcpu) && (request.onlyAsked !== true || isAsked)
   }
 
   /** Answers so that the guest goes on as if unwatched. */
   #proceed(slot: Slot): void {
     try {
-      proceed(slot)
-      this.#default(slot)
+      this.#answers.proceed(slot)
     } finally {
       this.#answer(slot)
     }
   }
 
-  #default(slot: Slot): void {
-    const { breakpoints, injector } = this.#parts
-    const vcpu = slot.getUint32(SLOT.vcpu, true)
-    const reason = slot.getUint32(SLOT.reason, true)
-    if (reason === REASON.descriptor) emulate(slot, true)
-    if (reason === REASON.debugException) injector.trap(vcpu, this.#debugTrap(slot))
-    if (reason !== REASON.breakpoint) return
-    const { rip } = registersOf(slot, this.#xen.abi)
-    const physical = physicalOf(slot, rip)
-    if (breakpoints.has(physical)) emulate(slot, { instruction: breakpoints.instruction(vcpu, rip) })
-    // Where neither is there, ours was taken out meanwhile: the guest executes what it has.
-    else if (breakpoints.isGuests(physical)) {
-      try {
-        injector.trap(vcpu, this.#int3Trap(slot))
-      } catch (error) {
-        // Something else is to be delivered first. rip is at the int3 still: the guest comes by again.
-        if (!(error instanceof MicrovmiError && error.code === 'BUSY')) throw error
-      }
-    }
-  }
-
-  #apply(event: BackendEvent, slot: Slot, parts: Reply): void {
-    const { vcpu } = event
-    proceed(slot)
-    const changes = parts.registers ?? {}
-    const { inSlot, others } = IS_AHEAD.has(event.kind)
-      ? splitChanges(changes, this.#xen.abi)
-      : { inSlot: {}, others: changes }
-    const value = wantedValue(event, parts)
-    const written = {
-      ...others,
-      ...(value === undefined || event.kind !== 'cr' ? {} : { [event.fields.register]: value }),
-    }
-    if (parts.inject !== undefined) this.#parts.injector.inject(vcpu, parts.inject)
-    if (parts.reinject === true) {
-      const trap = event.kind === 'debug' ? this.#debugTrap(slot) : this.#int3Trap(slot)
-      this.#parts.injector.trap(vcpu, trap)
-    }
-    const movesRip = changes.rip !== undefined
-    const takesOver = parts.reinject === true || parts.inject !== undefined || movesRip || parts.deny === true
-    if (event.kind === 'breakpoint' && !takesOver && !parts.emulate) {
-      // The response has room for the instruction or for registers.
-      const all = { ...written, ...inSlot }
-      if (Object.keys(all).length > 0) this.#parts.registers.write(vcpu, all)
-      emulate(slot, { instruction: this.#parts.breakpoints.instruction(vcpu, event.fields.address) })
-      return
-    }
-    if (Object.keys(written).length > 0) this.#parts.registers.write(vcpu, written)
-    if (parts.emulate) emulate(slot, parts.emulate)
-    else if (!takesOver) this.#default(slot)
-    if (Object.keys(inSlot).length > 0) setRegisters(slot, inSlot, this.#xen.abi)
-  }
-
-  #int3Trap(slot: Slot) {
-    return { type: TRAP.softwareException, vector: 3, length: slot.getUint32(DEBUG_LENGTH(this.#xen.abi), true) || 1 }
-  }
-
-  #debugTrap(slot: Slot) {
-    const { debug } = this.#xen.abi
-    const extra = debug.pending === undefined ? 0n : slot.getBigUint64(debug.pending, true)
-    return { type: TRAP.exception, vector: 1, extra }
-  }
-
   #answer(slot: Slot): void {
+    const flags = slot.getUint32(SLOT.flags, true)
+    const step = this.#steps.get(slot)
+    this.#steps.delete(slot)
+    if (step?.back !== undefined && (flags & FLAG.view) === 0) setView(slot, step.back)
+    if (this.#parts.canStep && (flags & FLAG.vcpuPaused) !== 0) this.#parts.stepping.settle(slot)
     this.#monitor?.answer(new Uint8Array(slot.buffer))
     this.#spare.push(slot)
   }
 
   /** Turns on what is to be reported; where that means turning something else off, on a domain that stands still. */
-  #change(requests: readonly InterceptRequest[]): void {
-    if (!this.#settings.losesWith(requests)) {
-      this.#settings.apply(requests)
+  #change(requests: readonly InterceptRequest[], isHeld = this.#isHeld): void {
+    if (!this.#settings.losesWith(requests, isHeld)) {
+      this.#settings.apply(requests, isHeld)
       return
     }
     this.#hold('domain_pause')
     try {
-      this.#settings.apply(requests)
+      this.#settings.apply(requests, isHeld)
       if (this.#monitor) this.#drain(this.#monitor)
       this.#schedule()
     } catch (error) {
@@ -342,6 +389,11 @@ export class XenEvents implements EventBackend {
     } finally {
       this.#hold('domain_unpause')
     }
+  }
+
+  /** Whether Xen must report steps, whoever listens: pages have less than all rights, or a vCPU has a step before it. */
+  get #isHeld(): boolean {
+    return !this.#parts.rights.isEmpty || this.#parts.stepping.isBusy()
   }
 
   /** After a change: what nobody waits for any more goes on, the rest is delivered on the event loop. */
@@ -362,6 +414,35 @@ export class XenEvents implements EventBackend {
       this.#scheduled = false
       this.#wake()
     })
+  }
+
+  /** Gives the monitor back once nothing needs it; vCPUs that still have a step before them make it first. */
+  #endIfIdle(since = performance.now()): void {
+    clearTimeout(this.#resting)
+    if (this.#armed.size > 0 || !this.#parts.rights.isEmpty || !this.#monitor) return
+    const { stepping } = this.#parts
+    if (stepping.isBusy() && performance.now() - since < STEP_DEADLINE) {
+      this.#resting = setTimeout(() => this.#rest(since), STEP_LOOK)
+      return
+    }
+    this.#hold('domain_pause')
+    try {
+      stepping.release()
+      this.#settings.apply([], false)
+      this.#drain(this.#monitor)
+      this.#answerUnwanted()
+      this.#end()
+    } finally {
+      this.#hold('domain_unpause')
+    }
+  }
+
+  #rest(since: number): void {
+    try {
+      this.#endIfIdle(since)
+    } catch (error) {
+      this.#fail(error)
+    }
   }
 
   #end(): void {

@@ -104,7 +104,7 @@ test('a killed session is answered for, and its monitor taken over', async () =>
   host.libraries.xc.monitor_software_breakpoint(host.handle, guest.domid, true)
   await setTimeout(500)
   // No process has this number (Linux, PID_MAX_LIMIT is 2^22).
-  note.write([])
+  note.begin('monitor')
   const { writeFileSync } = await import('node:fs')
   writeFileSync(`/run/microvmi-xen/${guest.uuid}`, `${2 ** 22} 1`)
   {

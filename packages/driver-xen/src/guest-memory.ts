@@ -84,12 +84,8 @@ export class GuestMemory implements MemoryBackend {
   }
 
   write(address: number, from: Uint8Array): number {
-    this.#look()
-    for (let done = 0; done < from.length; ) {
-      const usable = this.#usableAt(address + done, from.length - done)
-      if (usable === 0) return done
-      done += usable
-    }
+    const there = this.present(address, from.length)
+    if (there < from.length) return there
     for (let done = 0; done < from.length; ) {
       const at = address + done
       const usable = this.#usableAt(at, from.length - done)
@@ -98,6 +94,17 @@ export class GuestMemory implements MemoryBackend {
       done += usable
     }
     return from.length
+  }
+
+  /** How many bytes of a range are there before the first page that is not. */
+  present(address: number, length: number): number {
+    this.#look()
+    for (let done = 0; done < length; ) {
+      const usable = this.#usableAt(address + done, length - done)
+      if (usable === 0) return done
+      done += usable
+    }
+    return length
   }
 
   layout(): MemoryLayout {
@@ -154,6 +161,11 @@ export class GuestMemory implements MemoryBackend {
     const mapping = this.#windows.get(window)
     this.#windows.delete(window)
     if (mapping) this.#foreign.discard(mapping)
+  }
+
+  /** A page is about to go: it is not to be kept mapped. */
+  forget(address: number): void {
+    this.#drop(Math.floor(address / BLOCK))
   }
 
   /** Lets go of all mappings: `ForeignMemory.close` unmaps them. */

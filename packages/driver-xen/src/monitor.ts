@@ -45,7 +45,7 @@ export class Monitor {
       disable(xen, domid, this.#page)
       throw error
     }
-    note.write([])
+    note.begin('monitor')
     this.#watch = koffi.node.poll(evtchn.fd(this.#channel), { readable: true }, wake)
     this.#watch.unref()
   }
@@ -90,7 +90,7 @@ export class Monitor {
     evtchn.unbind(this.#channel, this.#port)
     evtchn.close(this.#channel)
     disable(this.#xen, this.#domid, this.#page)
-    this.#note.remove()
+    this.#note.end('monitor')
   }
 }
 

@@ -24,6 +24,8 @@ export class PeerDomain {
   readonly injected: { readonly vcpu: number; readonly vector: number }[] = []
   /** What the monitor was told to report. */
   readonly armed = new Set<string>()
+  /** How many pages it may have. */
+  mostPages = this.memory.pages
   pauses = 0
   isMonitored = false
   isDestroyed = false

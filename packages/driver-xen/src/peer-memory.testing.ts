@@ -27,6 +27,8 @@ export class PeerMemory {
   readonly length: number
   /** Frames that cannot be mapped, below `length`. */
   readonly missing = new Set<number>()
+  /** Frames that were added, beyond it. */
+  readonly #added = new Set<number>()
 
   constructor(length: number) {
     this.length = length
@@ -35,7 +37,26 @@ export class PeerMemory {
   }
 
   has(gfn: number): boolean {
-    return gfn * PAGE < this.length && !this.missing.has(gfn)
+    return (gfn * PAGE < this.length && !this.missing.has(gfn)) || this.#added.has(gfn)
+  }
+
+  get last(): number {
+    return Math.max(this.length / PAGE - 1, ...this.#added)
+  }
+
+  /** How many pages there are. */
+  get pages(): number {
+    return this.length / PAGE + this.#added.size
+  }
+
+  add(gfn: number): void {
+    this.#added.add(gfn)
+    libc.ftruncate(this.#fd, Math.max(this.length, (gfn + 1) * PAGE))
+    this.write(gfn * PAGE, new Uint8Array(PAGE))
+  }
+
+  remove(gfn: number): void {
+    this.#added.delete(gfn)
   }
 
   /** As xenforeignmemory_map: what cannot be mapped has an error, and ends whoever touches it. */

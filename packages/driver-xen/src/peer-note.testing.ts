@@ -11,8 +11,16 @@ export class PeerNote {
     return PeerNote.left
   }
 
-  write(patches: readonly Patch[]): void {
-    PeerNote.written = patches
+  begin(): void {
+    PeerNote.written ??= []
+  }
+
+  replaced(patches: readonly Patch[]): void {
+    if (PeerNote.written) PeerNote.written = patches
+  }
+
+  end(): void {
+    this.remove()
   }
 
   remove(): void {

@@ -73,7 +73,7 @@ export class Peer {
           }),
         domain_maximum_gpfn: (_xch, domid, into) =>
           this.#on('xc_domain_maximum_gpfn', domid, (domain) => {
-            into[0] = BigInt(domain.memory.length / 4096 + 15)
+            into[0] = BigInt(domain.memory.last + 16)
             return 0
           }),
         get_pfn_type_batch: (_xch, domid, count, frames) =>
@@ -125,11 +125,42 @@ export class Peer {
         monitor_guest_request: this.#arm('xc_monitor_guest_request', 'hypercall'),
         monitor_debug_exceptions: this.#arm('xc_monitor_debug_exceptions', 'debug'),
         monitor_cpuid: this.#arm('xc_monitor_cpuid', 'cpuid'),
-        set_mem_access: unused('xc_set_mem_access'),
-        get_mem_access: unused('xc_get_mem_access'),
+        // As on a processor of AMD's: no rights of pages, no steps, no views.
+        set_mem_access_multi: unused('xc_set_mem_access_multi'),
+        get_mem_access: (_xch, domid) =>
+          this.#on('xc_get_mem_access', domid, () => {
+            this.errno = ERRNO.EINVAL
+            return -1
+          }),
+        altp2m_get_domain_state: (_xch, domid) =>
+          this.#on('xc_altp2m_get_domain_state', domid, () => {
+            this.errno = ERRNO.EOPNOTSUPP
+            return -1
+          }),
+        altp2m_set_domain_state: unused('xc_altp2m_set_domain_state'),
+        altp2m_create_view: unused('xc_altp2m_create_view'),
+        altp2m_destroy_view: unused('xc_altp2m_destroy_view'),
+        altp2m_switch_to_view: unused('xc_altp2m_switch_to_view'),
+        altp2m_set_mem_access_multi: unused('xc_altp2m_set_mem_access_multi'),
+        altp2m_change_gfn: unused('xc_altp2m_change_gfn'),
+        altp2m_get_vcpu_p2m_idx: unused('xc_altp2m_get_vcpu_p2m_idx'),
+        domain_setmaxmem: (_xch, domid, kibibytes) =>
+          this.#on('xc_domain_setmaxmem', domid, (domain) => {
+            domain.mostPages = kibibytes / 4
+            return 0
+          }),
         domain_debug_control: unused('xc_domain_debug_control'),
-        domain_decrease_reservation_exact: unused('xc_domain_decrease_reservation_exact'),
-        domain_populate_physmap_exact: unused('xc_domain_populate_physmap_exact'),
+        domain_decrease_reservation_exact: (_xch, domid, _count, _order, frames) =>
+          this.#on('xc_domain_decrease_reservation_exact', domid, ({ memory }) => {
+            memory.remove(Number(frames[0]))
+            return 0
+          }),
+        domain_populate_physmap_exact: (_xch, domid, _count, _order, _flags, frames) =>
+          this.#on('xc_domain_populate_physmap_exact', domid, ({ memory, mostPages }) => {
+            this.errno = memory.pages < mostPages ? 0 : ERRNO.ENOMEM
+            if (this.errno === 0) memory.add(Number(frames[0]))
+            return this.errno === 0 ? 0 : -1
+          }),
       },
       foreignmemory: {
         open: () => 1,
@@ -187,11 +218,12 @@ export class Peer {
     if (this.errno !== 0) return -1
     const { domainInfo } = abiOf({ major: 4, minor: this.minor, extra: '' })
     const found = this.domains.filter(({ domid, isDestroyed }) => domid >= first && !isDestroyed).slice(0, count)
-    for (const [index, { domid, pauses, memory, vcpus }] of found.entries()) {
+    for (const [index, { domid, pauses, memory, mostPages, vcpus }] of found.entries()) {
       const record = new DataView(into.buffer, into.byteOffset + index * domainInfo.length, domainInfo.length)
       record.setUint16(0, domid, true)
       record.setUint32(4, HVM | (pauses > 0 ? PAUSED : 0), true)
-      record.setBigUint64(8, BigInt(memory.length / 4096), true)
+      record.setBigUint64(8, BigInt(memory.pages), true)
+      record.setBigUint64(16, BigInt(mostPages), true)
       record.setUint32(68, vcpus.length - 1, true)
       record.setUint8(76, domid)
     }

@@ -1,4 +1,4 @@
-import { MicrovmiError } from '@microvmi/core'
+import { type BackendEvent, type EventKind, MicrovmiError } from '@microvmi/core/driver'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { abiOf, KNOWN_MINORS } from './abi/versions.ts'
@@ -100,9 +100,18 @@ describe('emulation', () => {
   })
 })
 
+function eventOf(kind: EventKind, fields: object = {}): BackendEvent {
+  return { kind, armed: [1], vcpu: 0, stops: 'vcpu', complete: true, fields } as BackendEvent
+}
+
 test('parts that a response has no room for, or that come too late, are refused', () => {
-  expect(() => checkParts('int3', { emulate: true, registers: { rax: 1n } })).toThrow(/not for both/)
-  expect(() => checkParts('msr', { deny: true })).toThrow(/already/)
-  expect(() => checkParts('cr', { deny: true })).not.toThrow()
-  expect(() => checkParts('msr', { deny: false })).not.toThrow()
+  expect(() => checkParts(eventOf('int3'), { emulate: true, registers: { rax: 1n } })).toThrow(/not for both/)
+  expect(() => checkParts(eventOf('msr'), { deny: true })).toThrow(/already/)
+  expect(() => checkParts(eventOf('cr'), { deny: true })).not.toThrow()
+  expect(() => checkParts(eventOf('msr'), { deny: false })).not.toThrow()
+  expect(() => checkParts(eventOf('memory', { access: 'rx' }), { deny: true })).toThrow(/this access is none/)
+  expect(() => checkParts(eventOf('memory', { access: 'rw' }), { deny: true })).not.toThrow()
+  const instruction = Uint8Array.of(0x90)
+  expect(() => checkParts(eventOf('memory', { access: 'r' }), { emulate: { instruction } })).toThrow(/int3 only/)
+  expect(() => checkParts(eventOf('breakpoint'), { emulate: { instruction } })).not.toThrow()
 })

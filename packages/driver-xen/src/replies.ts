@@ -62,15 +62,26 @@ export function wantedValue(event: BackendEvent, parts: Reply): bigint | undefin
   return parts.deny === true ? event.fields.old : undefined
 }
 
-/** Throws where a part does not go with a kind of event on Xen. */
-export function checkParts(kind: EventKind, parts: Reply): void {
+/** Kinds whose instruction has not been executed, and can be left out. */
+const DENIABLE: ReadonlySet<EventKind> = new Set<EventKind>(['cr', 'memory', 'int3', 'debug'])
+
+/** Throws where a part does not go with an event on Xen. */
+export function checkParts(event: BackendEvent, parts: Reply): void {
+  const { kind } = event
   const refuse = (part: string, why: string) =>
     new MicrovmiError('UNSUPPORTED', `${part} at an event of kind ${kind}: ${why}`)
-  if ((parts.deny === true || parts.value !== undefined) && kind !== 'cr') {
-    throw refuse(parts.deny === true ? 'deny' : 'value', 'Xen has done it already')
+  if (parts.deny === true && !DENIABLE.has(kind)) throw refuse('deny', 'Xen has done it already')
+  if (parts.deny === true && event.kind === 'memory' && !event.fields.access.includes('w')) {
+    throw refuse('deny', 'Xen emulates the instruction without its writes, and this access is none')
   }
+  if (parts.value !== undefined && kind !== 'cr') throw refuse('value', 'Xen has done it already')
   const emulates = parts.emulate !== undefined && parts.emulate !== false
   if (emulates && parts.registers !== undefined) {
     throw refuse('emulate', 'a response has room for registers or for what is to be emulated, not for both')
+  }
+  const isInstruction = typeof parts.emulate === 'object' && 'instruction' in parts.emulate
+  // vm_event_emulate_check() (Xen, arch/x86/vm_event.c)
+  if (isInstruction && kind !== 'breakpoint' && kind !== 'int3') {
+    throw refuse('emulate', 'Xen emulates another instruction in place of an int3 only')
   }
 }

@@ -1,6 +1,18 @@
-import type { EventKind, EventKinds, InterceptRequest } from '@microvmi/core/driver'
+import { type Access, type EventKind, type EventKinds, type InterceptRequest, PAGE_SIZE } from '@microvmi/core/driver'
+import { ALL_RIGHTS, accessOf, bitsOf } from '@microvmi/page-rights'
 import type { Abi } from './abi/versions.ts'
-import { CONTROL_REGISTER, CONTROL_REGISTERS, DESCRIPTOR, MSR, REASON, SLOT, TABLES } from './abi/vm-event.ts'
+import {
+  CONTROL_REGISTER,
+  CONTROL_REGISTERS,
+  CPUID,
+  DESCRIPTOR,
+  HAS_VIRTUAL_ADDRESS,
+  MEMORY_ACCESS,
+  MSR,
+  REASON,
+  SLOT,
+  TABLES,
+} from './abi/vm-event.ts'
 
 /** struct vm_event_debug: gfn, insn_length, at the place that the version has. */
 const DEBUG_GFN = 24
@@ -9,7 +21,7 @@ export const DEBUG_LENGTH = ({ debug }: Abi): number => debug.length
 
 /** The guest-physical address of the instruction that a breakpoint's request is about. */
 export function physicalOf(slot: DataView, rip: bigint): number {
-  return Number(slot.getBigUint64(DEBUG_GFN, true)) * 4096 + Number(rip & 0xfffn)
+  return Number(slot.getBigUint64(DEBUG_GFN, true)) * PAGE_SIZE + Number(rip & 0xfffn)
 }
 
 /** The kind of event that a request is; `undefined` for what this driver never asks for. */
@@ -27,6 +39,12 @@ export function kindOf(slot: DataView, isOurs: () => boolean): EventKind | undef
       return TABLES[slot.getUint8(DESCRIPTOR.table) - 1] === undefined ? undefined : 'descriptor'
     case REASON.guestRequest:
       return 'hypercall'
+    case REASON.memoryAccess:
+      return (slot.getUint32(MEMORY_ACCESS.flags, true) & ALL_RIGHTS) === 0 ? undefined : 'memory'
+    case REASON.singleStep:
+      return 'singlestep'
+    case REASON.cpuid:
+      return 'cpuid'
     default:
       return undefined
   }
@@ -34,8 +52,22 @@ export function kindOf(slot: DataView, isOurs: () => boolean): EventKind | undef
 
 type Fields = EventKinds[EventKind]['event']
 
-/** What an event of that kind tells. */
-export function eventFields(kind: EventKind, slot: DataView, rip: bigint, abi: Abi): Fields {
+/** The frame that an access was to. */
+export function faultFrame(slot: DataView): number {
+  return Number(slot.getBigUint64(MEMORY_ACCESS.gfn, true))
+}
+
+/**
+ * What an event of that kind tells.
+ * @param named the contract's number of a view of Xen's
+ */
+export function eventFields(
+  kind: EventKind,
+  slot: DataView,
+  rip: bigint,
+  abi: Abi,
+  named: (view: number) => number | undefined,
+): Fields {
   switch (kind) {
     case 'cr': {
       const register = CONTROL_REGISTERS[slot.getUint32(CONTROL_REGISTER.index, true)] ?? 'cr0'
@@ -65,6 +97,22 @@ export function eventFields(kind: EventKind, slot: DataView, rip: bigint, abi: A
       }
     case 'hypercall':
       return { number: undefined }
+    case 'memory': {
+      const flags = slot.getUint32(MEMORY_ACCESS.flags, true)
+      return {
+        address: faultFrame(slot) * PAGE_SIZE + Number(slot.getBigUint64(MEMORY_ACCESS.offset, true) & 0xfffn),
+        virtualAddress:
+          (flags & HAS_VIRTUAL_ADDRESS) === 0 ? undefined : slot.getBigUint64(MEMORY_ACCESS.virtualAddress, true),
+        access: accessOf(flags) as Exclude<Access, 'none'>,
+        view: named(slot.getUint16(SLOT.view, true)),
+      }
+    }
+    case 'cpuid':
+      return {
+        leaf: slot.getUint32(CPUID.leaf, true),
+        subleaf: slot.getUint32(CPUID.subleaf, true),
+        length: slot.getUint32(CPUID.length, true),
+      }
     default:
       return { address: rip }
   }
@@ -79,6 +127,17 @@ export function isWanted(request: InterceptRequest, fields: Fields): boolean {
   if (request.kind === 'msr') {
     const { msr, old, new: next } = fields as EventKinds['msr']['event']
     return request.msr === msr && (request.onChange === false || old !== next)
+  }
+  if (request.kind === 'memory') {
+    const { address, access, view } = fields as EventKinds['memory']['event']
+    const frame = Math.floor(address / PAGE_SIZE)
+    const first = Math.floor(request.address / PAGE_SIZE)
+    const last = Math.floor((request.address + Math.max(request.length, 1) - 1) / PAGE_SIZE)
+    const isThere = frame >= first && frame <= last && (bitsOf(access) & bitsOf(request.access)) !== 0
+    return isThere && (request.view === undefined || request.view === (view ?? 0))
+  }
+  if (request.kind === 'cpuid') {
+    return request.leaf === undefined || request.leaf === (fields as EventKinds['cpuid']['event']).leaf
   }
   return true
 }

@@ -9,12 +9,17 @@ export interface Patch {
   readonly original: number
 }
 
+/** What a session has in a domain. */
+export type Use = 'monitor' | 'views'
+
 /**
  * A note of who monitors a domain. Xen has one monitor for each domain and does not tell whose it is: by this note one
  * that a session of ours left behind when its process was killed is told from one that somebody uses.
  */
 export class SessionNote {
   readonly #path: string
+  readonly #uses = new Set<Use>()
+  #patches: readonly Patch[] = []
 
   constructor(uuid: string) {
     this.#path = join(DIRECTORY, uuid)
@@ -31,15 +36,32 @@ export class SessionNote {
     })
   }
 
+  /** From now on there is something that must not be left behind. */
+  begin(use: Use): void {
+    this.#uses.add(use)
+    this.#write()
+  }
+
   /** @param patches the bytes of the guest's that are replaced now */
-  write(patches: readonly Patch[]): void {
-    mkdirSync(DIRECTORY, { recursive: true, mode: 0o700 })
-    const lines = patches.map(({ address, original }) => `${address} ${original}`)
-    writeFileSync(this.#path, [`${process.pid} ${startOf(process.pid)}`, ...lines].join('\n'), { mode: 0o600 })
+  replaced(patches: readonly Patch[]): void {
+    this.#patches = patches
+    if (this.#uses.size > 0) this.#write()
+  }
+
+  end(use: Use): void {
+    this.#uses.delete(use)
+    if (this.#uses.size > 0) this.#write()
+    else this.remove()
   }
 
   remove(): void {
     rmSync(this.#path, { force: true })
+  }
+
+  #write(): void {
+    mkdirSync(DIRECTORY, { recursive: true, mode: 0o700 })
+    const lines = this.#patches.map(({ address, original }) => `${address} ${original}`)
+    writeFileSync(this.#path, [`${process.pid} ${startOf(process.pid)}`, ...lines].join('\n'), { mode: 0o600 })
   }
 
   #read(): string | undefined {

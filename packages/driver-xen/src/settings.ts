@@ -7,14 +7,19 @@ import { failed } from './xen-errors.ts'
 const MONITOR_BITS: { readonly [Kind in EventKind]?: number } = {
   cr: 0,
   msr: 1,
+  singlestep: 2,
   breakpoint: 3,
   int3: 3,
   hypercall: 4,
   debug: 5,
+  cpuid: 6,
   descriptor: 9,
 }
 
-/** The kinds of events that a domain's monitor has. */
+/** Kinds whose answers may be steps. */
+const STEPPED: readonly EventKind[] = ['memory', 'singlestep', 'breakpoint', 'int3', 'debug']
+
+/** The kinds of events that a domain's monitor has. Of page accesses it does not tell. */
 export function kindsOf(xen: Xen, domid: number): EventKind[] {
   const bits = new Uint32Array(1)
   if (xen.libraries.xc.monitor_get_capabilities(xen.handle, domid, bits) < 0) return []
@@ -33,22 +38,27 @@ interface Setting {
 export class Settings {
   readonly #xen: Xen
   readonly #domid: number
+  readonly #canStep: boolean
   #current = new Map<string, Setting>()
 
-  constructor(xen: Xen, domid: number) {
+  constructor(xen: Xen, domid: number, canStep: boolean) {
     this.#xen = xen
     this.#domid = domid
+    this.#canStep = canStep
   }
 
   /** Whether something that is reported now would not be any more. */
-  losesWith(requests: readonly InterceptRequest[]): boolean {
-    const wanted = this.#wanted(requests)
+  losesWith(requests: readonly InterceptRequest[], isHeld: boolean): boolean {
+    const wanted = this.#wanted(requests, isHeld)
     return [...this.#current.keys()].some((key) => !wanted.has(key))
   }
 
-  /** Makes Xen report what these requests need. Throws, with everything as it was before, what it refuses. */
-  apply(requests: readonly InterceptRequest[]): void {
-    const wanted = this.#wanted(requests)
+  /**
+   * Makes Xen report what these requests need. Throws, with everything as it was before, what it refuses.
+   * @param isHeld whether steps are needed besides
+   */
+  apply(requests: readonly InterceptRequest[], isHeld: boolean): void {
+    const wanted = this.#wanted(requests, isHeld)
     const before = this.#current
     for (const [key, setting] of before) {
       if (!wanted.has(key)) setting.set(false)
@@ -67,7 +77,7 @@ export class Settings {
     }
   }
 
-  #wanted(requests: readonly InterceptRequest[]): Map<string, Setting> {
+  #wanted(requests: readonly InterceptRequest[], isHeld: boolean): Map<string, Setting> {
     const { xc } = this.#xen.libraries
     const { handle } = this.#xen
     const domid = this.#domid
@@ -110,6 +120,11 @@ export class Settings {
       want('hypercall', 'xc_monitor_guest_request', (enable) =>
         xc.monitor_guest_request(handle, domid, enable, true, true),
       )
+    }
+    if (has('cpuid')) want('cpuid', 'xc_monitor_cpuid', (enable) => xc.monitor_cpuid(handle, domid, enable))
+    // Steps are reported of vCPUs alone that are stepped.
+    if (this.#canStep && (isHeld || has(...STEPPED))) {
+      want('singlestep', 'xc_monitor_singlestep', (enable) => xc.monitor_singlestep(handle, domid, enable))
     }
     return wanted
   }

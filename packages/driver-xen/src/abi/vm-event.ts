@@ -55,11 +55,16 @@ export const MEMORY_ACCESS = { gfn: 24, offset: 32, virtualAddress: 40, flags: 4
 export const CONTROL_REGISTER = { index: 24, next: 32, old: 40 } as const
 export const MSR = { index: 24, next: 32, old: 40 } as const
 export const DESCRIPTOR = { table: 40, write: 41 } as const
+/** struct vm_event_fast_singlestep, which a response has: the view to go back to. */
+export const FAST_STEP = { view: 24 } as const
 export const CPUID = { length: 24, leaf: 28, subleaf: 32 } as const
 /** struct vm_event_emul_read_data: the size, then the bytes. */
 export const READ_DATA = { size: 56, bytes: 60 } as const
 /** struct vm_event_emul_insn_data: 16 bytes, all of them to be filled. */
 export const INSTRUCTION_DATA = { bytes: 56, length: 16 } as const
+
+/** MEM_ACCESS_GLA_VALID: there is a virtual address. The lower three bits are the access. */
+export const HAS_VIRTUAL_ADDRESS = 1 << 3
 
 /** VM_EVENT_X86_CR0 and its like, by index. */
 export const CONTROL_REGISTERS = ['cr0', 'cr3', 'cr4', 'xcr0'] as const
@@ -73,10 +78,32 @@ const GENERAL = [
 ] as const
 type General = (typeof GENERAL)[number]
 
+const settable = new Map<Abi, ReadonlyMap<string, number>>()
+
 /** Registers that a response can set (VM_EVENT_FLAG_SET_REGISTERS), with their offsets in a slot. */
 export function settableRegisters(abi: Abi): ReadonlyMap<string, number> {
-  const general = GENERAL.map((name, index): [string, number] => [name, SLOT.data + 8 * index])
-  return new Map([...general, ['rip', SLOT.data + abi.registers.rip]])
+  let offsets = settable.get(abi)
+  if (!offsets) {
+    const general = GENERAL.map((name, index): [string, number] => [name, SLOT.data + 8 * index])
+    offsets = new Map([...general, ['rip', ripOffset(abi)]])
+    settable.set(abi, offsets)
+  }
+  return offsets
+}
+
+/** rip as it was when the request was made. */
+export function ripOf(slot: DataView, abi: Abi): bigint {
+  return slot.getBigUint64(ripOffset(abi), true)
+}
+
+function ripOffset({ registers }: Abi): number {
+  return SLOT.data + registers.rip
+}
+
+/** What of a request's registers tells how addresses are translated. */
+export function pagingRegistersOf(slot: DataView, { registers: layout }: Abi) {
+  const word = (offset: number) => slot.getBigUint64(SLOT.data + offset, true)
+  return { cr0: word(layout.cr0), cr3: word(layout.cr3), cr4: word(layout.cr4), efer: word(layout.efer) }
 }
 
 /**
