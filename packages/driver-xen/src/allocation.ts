@@ -1,4 +1,5 @@
 import { badArgument, MicrovmiError, PAGE_SIZE } from '@microvmi/core/driver'
+import type { GuestMemory } from './guest-memory.ts'
 import type { Xen } from './xen.ts'
 import { ERRNO, failed } from './xen-errors.ts'
 
@@ -13,15 +14,17 @@ const FIRST = 0x10_0000
 export class Allocation {
   readonly #xen: Xen
   readonly #domid: number
+  readonly #memory: GuestMemory
   readonly #frames = new Set<number>()
   readonly #one = new BigUint64Array(1)
 
-  constructor(xen: Xen, domid: number) {
+  constructor(xen: Xen, domid: number, memory: GuestMemory) {
     this.#xen = xen
     this.#domid = domid
+    this.#memory = memory
   }
 
-  /** The guest-physical address of a new page, zeroed by Xen. */
+  /** The guest-physical address of a new page, all zeros. */
   allocate(): number {
     const frame = Math.max(this.#lastFrame() + 1, FIRST)
     this.#raise(1)
@@ -36,6 +39,8 @@ export class Allocation {
         : error
     }
     this.#frames.add(frame)
+    // Xen gives it with what was in it.
+    this.#memory.write(frame * PAGE_SIZE, new Uint8Array(PAGE_SIZE))
     return frame * PAGE_SIZE
   }
 
@@ -53,6 +58,8 @@ export class Allocation {
   }
 
   #release(frame: number): void {
+    // A page that is kept mapped would stay.
+    this.#memory.forget(frame * PAGE_SIZE)
     this.#one[0] = BigInt(frame)
     const { xc } = this.#xen.libraries
     if (xc.domain_decrease_reservation_exact(this.#xen.handle, this.#domid, 1, 0, this.#one) < 0) {

@@ -65,7 +65,7 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
     const foreign = new ForeignMemory(xen, domid)
     const memory = new GuestMemory(foreign, new MemoryMap(xen, domid, foreign), () => this.#look())
     this.#guestMemory = memory
-    this.#allocation = new Allocation(xen, domid)
+    this.#allocation = new Allocation(xen, domid, memory)
     this.registers = new HvmRegisters(xen, domid)
     this.msr = new HvmMsrs(this.registers)
     this.running = new XenRunState(xen, domid, () => this.#info().isPaused)
@@ -161,10 +161,7 @@ function memoryWith(
     setAccess: (address, length, access, view) => events.setAccess(address, length, access, view),
     getAccess: (address, view) => rights.getAccess(address, view),
     allocate: () => allocation.allocate(),
-    free: (address) => {
-      memory.forget(address)
-      allocation.free(address)
-    },
+    free: (address) => allocation.free(address),
   }
 }
 

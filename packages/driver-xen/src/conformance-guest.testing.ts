@@ -1,7 +1,7 @@
 import type { AnyVm, Guest } from '@microvmi/conformance'
 import { knownPage } from '@microvmi/lab-qemu'
 import { controlPage, type GuestFacts, type GuestOptions, startGuest, type XenGuest } from '@microvmi/lab-xen'
-import { provocations } from './provocations.testing.ts'
+import { provocations, remapped } from './provocations.testing.ts'
 
 const PAGE = 4096
 
@@ -59,6 +59,7 @@ export class ConformanceGuest {
       },
       registers: { absent: ['tsc'], writable: { cr2: 0x1234_5000n, kernelGsBase: 0xffff_8880_0000_1000n } },
       provoke: provocations(facts),
+      remap: (vm) => remapped(vm, facts),
       progress: (vm) => turns(vm, 0),
       progressOf: (vm, vcpu) => turns(vm, vcpu),
     }

@@ -3,14 +3,16 @@ import { accessOf, type PageRightsOf, RIGHT } from '@microvmi/page-rights'
 import type { GuestMemory } from './guest-memory.ts'
 import type { XenViews } from './views.ts'
 import type { Xen } from './xen.ts'
-import { failed } from './xen-errors.ts'
+import { ERRNO, failed } from './xen-errors.ts'
 
 /** Pages that one call tells of. */
 const BATCH = 4096
 
-/** Whether Xen has rights of this domain's pages: on Intel's processors alone (p2m_mem_access_sanity_check()). */
+/** Whether Xen has rights of this domain's pages: on Intel's processors alone. */
 export function hasPageAccess(xen: Xen, domid: number): boolean {
-  return xen.libraries.xc.get_mem_access(xen.handle, domid, 0, new Uint32Array(1)) >= 0
+  if (xen.libraries.xc.get_mem_access(xen.handle, domid, 0, new Uint32Array(1)) >= 0) return true
+  // mem_access_memop() (Xen, common/mem_access.c): EINVAL where there are none, and ENODEV while nobody monitors.
+  return (failed('xc_get_mem_access', '').cause as { errno: number }).errno !== ERRNO.EINVAL
 }
 
 /**

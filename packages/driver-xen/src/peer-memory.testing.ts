@@ -52,7 +52,8 @@ export class PeerMemory {
   add(gfn: number): void {
     this.#added.add(gfn)
     libc.ftruncate(this.#fd, Math.max(this.length, (gfn + 1) * PAGE))
-    this.write(gfn * PAGE, new Uint8Array(PAGE))
+    // Xen does not clear what it gives.
+    this.write(gfn * PAGE, new Uint8Array(PAGE).fill(0x69))
   }
 
   remove(gfn: number): void {

@@ -7,11 +7,20 @@ const MAGIC = 0x5ca1_ab1e_0bad_cafen
 const TSC_AUX = 0xc000_0103
 const LSTAR = 0xc000_0082
 
-type Count = keyof typeof controlPage.counts
-type Answerable = { readonly vcpu: number; reply(parts?: { [P in 'registers' | 'reinject']?: unknown }): void }
+/** Of Xen's (xen/include/public/arch-x86/cpuid.h): what the guest's process asks for. */
+const HYPERVISOR_LEAF = 0x4000_0000
+const PAGE = 4096
+const INT3 = 0xcc
 
-/** How the lab's guest brings about each kind of event that Xen's monitor shows on AMD. */
-export function provocations({ marks, control }: GuestFacts): Provocations {
+type Count = keyof typeof controlPage.counts
+type Answerable = {
+  readonly vcpu: number
+  readonly registers: { readonly rip: bigint } | undefined
+  reply(parts?: { [P in 'registers' | 'reinject' | 'step']?: unknown }): void
+}
+
+/** How the lab's guest brings about each kind of event that Xen's monitor shows. */
+export function provocations({ marks, control, scratch }: GuestFacts): Provocations {
   const count = (vm: AnyVm, name: Count, vcpu: number) =>
     vm.memory.readUint64(control + controlPage.vcpus + vcpu * controlPage.vcpuLength + controlPage.counts[name])
   const mark = marks[0]
@@ -46,6 +55,12 @@ export function provocations({ marks, control }: GuestFacts): Provocations {
       event.reply({ registers: { rip: event.address + BigInt(event.length ?? 0) } })
       while (surplus() <= before) await setTimeout(5)
     }
+  /** The guest goes on behind the CPUID, which it counts, and comes by again. */
+  const skipped = async (event: Answerable & { readonly length: number }, vm: AnyVm): Promise<void> => {
+    const before = count(vm, 'cpuids', event.vcpu)
+    event.reply({ registers: { rip: (event.registers?.rip ?? 0n) + BigInt(event.length) } })
+    while (count(vm, 'cpuids', event.vcpu) <= before) await setTimeout(5)
+  }
   const breakpoint: Provocation<'breakpoint'> = {
     request: { kind: 'breakpoint', physicalAddress: mark.physical },
     check: ({ address }) => {
@@ -86,5 +101,91 @@ export function provocations({ marks, control }: GuestFacts): Provocations {
     },
     descriptor: { request: { kind: 'descriptor' }, everyVcpu: true },
     hypercall: { request: { kind: 'hypercall' }, replies: { registers }, everyVcpu: true },
+    cpuid: {
+      request: { kind: 'cpuid', leaf: HYPERVISOR_LEAF },
+      check: (event) => {
+        if (event.length !== 2) throw new Error(`its length is ${event.length}`)
+      },
+      never: [{ kind: 'cpuid', leaf: 0x8fff_fff0 }],
+      replies: { registers: skipped },
+      everyVcpu: true,
+    },
+    memory: {
+      // The guest counts in it at each turn.
+      request: { kind: 'memory', address: control, length: 1, access: 'w' },
+      check: (event) => {
+        if (!event.access.includes('w')) throw new Error(`it is an access '${event.access}'`)
+      },
+      never: [{ kind: 'memory', address: scratch[0] ?? 0, length: 1, access: 'w' }],
+      replies: { registers: changed, step: stepped },
+      everyVcpu: true,
+    },
+    singlestep: {
+      request: { kind: 'singlestep', onlyAsked: true },
+      // No interrupt reaches a vCPU that is stepped all the time: the guest would not go on.
+      provoke: (vm) => {
+        const breakpoint = vm.intercept({ kind: 'breakpoint', physicalAddress: mark.physical }, () => {
+          setImmediate(() => breakpoint.close())
+          return { step: true }
+        })
+      },
+      check: (event) => {
+        // A nop of one byte is at the landmark.
+        if (!marks.some(({ landmark }) => landmark + 1n === event.address)) {
+          throw new Error(`it is at 0x${event.address.toString(16)}`)
+        }
+      },
+    },
+  }
+}
+
+/** Answers with a step, and waits for it. */
+async function stepped(event: Answerable, vm: AnyVm, registers: { readonly r11?: bigint } = {}): Promise<void> {
+  const { r11 } = vm.readRegisters(event.vcpu)
+  const steps = vm.intercept({ kind: 'singlestep', onlyAsked: true })
+  const next = steps[Symbol.asyncIterator]().next()
+  event.reply({ step: true, registers })
+  const step = (await next).value
+  if (step?.vcpu !== event.vcpu) throw new Error(`vCPU ${step?.vcpu} was stepped, and not ${event.vcpu}`)
+  const wanted = registers.r11 ?? r11
+  if (step.registers?.r11 !== wanted) throw new Error(`r11 is 0x${step.registers?.r11.toString(16)} behind the step`)
+  step.reply({ registers: { r11 } })
+  steps.close()
+}
+
+/** The registers are changed before the instruction is executed. */
+function changed(event: Answerable, vm: AnyVm): Promise<void> {
+  return stepped(event, vm, { r11: vm.readRegisters(event.vcpu).r11 ^ 0xf0n })
+}
+
+/** A page of the guest's code with another instruction in one view: the guest executes that there, and its own outside. */
+export function remapped(vm: AnyVm, { marks }: GuestFacts): Promise<void> {
+  const { physical = 0, landmark = 0n } = marks[0] ?? {}
+  return withHiddenBreakpoint(vm, physical, landmark)
+}
+
+/** A breakpoint in a page of ours that one view shows in place of the guest's, stepped over in the guest's own view. */
+export async function withHiddenBreakpoint(vm: AnyVm, physical: number, address: bigint): Promise<void> {
+  const page = physical - (physical % PAGE)
+  const shadow = vm.memory.allocate()
+  const code = new Uint8Array(PAGE)
+  vm.memory.read(page, code)
+  code[physical - page] = INT3
+  vm.memory.write(shadow, code)
+  const view = vm.views.create()
+  try {
+    vm.views.remap(view, page / PAGE, shadow / PAGE)
+    vm.memory.setAccess(page, PAGE, 'x', view)
+    vm.views.switch(view)
+    for (let times = 0; times < 3; times++) {
+      for await (const event of vm.intercept({ kind: 'int3' })) {
+        if (event.address !== address) continue
+        event.reply({ step: { view: 0 } })
+        break
+      }
+    }
+  } finally {
+    vm.views.destroy(view)
+    vm.memory.free(shadow)
   }
 }
