@@ -8,14 +8,13 @@ import {
   type Reply,
 } from '@microvmi/core/driver'
 import { bitsOf } from '@microvmi/page-rights'
-import { FLAG, pagingRegistersOf, REASON, registersOf, ripOf, SLOT } from './abi/vm-event.ts'
-import { type AnswerParts, Answers, IS_AHEAD } from './answers.ts'
+import { type AnswerParts, Answers } from './answers.ts'
+import { ArmedRequests } from './armed-requests.ts'
 import { DomainWatch } from './domain-watch.ts'
 import { answerFor, Monitor } from './monitor.ts'
-import { eventFields, isWanted, kindOf, physicalOf } from './requests.ts'
+import { RequestQueue, type Slot } from './request-queue.ts'
 import type { SessionNote } from './session-note.ts'
 import { checkRequest, Settings } from './settings.ts'
-import { type Step, setView } from './stepping.ts'
 import type { Xen } from './xen.ts'
 import { failed } from './xen-errors.ts'
 
@@ -28,12 +27,8 @@ export interface EventParts extends Omit<AnswerParts, 'abi'> {
   readonly gone: () => MicrovmiError | undefined
 }
 
-/** A request of Xen's, which is to be answered once. */
-type Slot = DataView
-
-/** Milliseconds between two looks at whether vCPUs have made their last steps, and for how long is looked. */
-const STEP_LOOK = 5
-const STEP_DEADLINE = 500
+/** Milliseconds between two looks at whether vCPUs have made their last steps: a paused domain makes none. */
+const STEP_LOOK = 10
 
 /** The events of a domain's monitor. */
 export class XenEvents implements EventBackend {
@@ -41,26 +36,22 @@ export class XenEvents implements EventBackend {
   readonly #parts: EventParts
   readonly #answers: Answers
   #settings: Settings
-  readonly #armed = new Map<number, InterceptRequest>()
+  readonly #armed = new ArmedRequests()
   /** Taken from the ring and not delivered yet. */
-  readonly #queue: Slot[] = []
+  readonly #queue: RequestQueue
   readonly #delivered = new Map<BackendEvent, Slot>()
-  /** Steps that were made, by the request that told of them. */
-  readonly #steps = new Map<Slot, Step>()
-  readonly #spare: Slot[] = []
   #monitor: Monitor | undefined
   #watch: DomainWatch | undefined
   #sink: EventSink | undefined
   #scheduled = false
   #resting: NodeJS.Timeout | undefined
-  /** How many vCPUs there were when last asked. */
-  #vcpus = 0
 
   constructor(xen: Xen, parts: EventParts) {
     this.#xen = xen
     this.#parts = parts
     this.#settings = this.#fresh()
-    this.#answers = new Answers({ ...parts, abi: xen.abi }, (vcpu) => this.#steppers(vcpu, true))
+    this.#answers = new Answers({ ...parts, abi: xen.abi }, (vcpu) => this.#armed.hearsStepsOf(vcpu, true))
+    this.#queue = new RequestQueue(xen.abi.slotLength, parts.stepping, parts.vcpus)
   }
 
   listen(sink: EventSink): void {
@@ -95,9 +86,10 @@ export class XenEvents implements EventBackend {
       if (request.kind === 'breakpoint') this.#parts.breakpoints.remove(armed)
       if (request.kind === 'memory') this.#parts.rights.unguard(armed)
       if (request.kind === 'singlestep') this.#stepAlways(monitor)
-      this.#settings.apply([...this.#armed.values()], this.#isHeld)
-      this.#drain(monitor)
+      // Answers may begin steps: what these need stays on.
+      this.#queue.drain(monitor)
       this.#answerUnwanted()
+      this.#settings.apply([...this.#armed.values()], this.#isHeld)
       monitor.keepAlive(this.#armed.size > 0)
       this.#endIfIdle()
     } catch (error) {
@@ -135,7 +127,7 @@ export class XenEvents implements EventBackend {
   /** Core has disarmed everything: nothing of ours is left in the guest on return. */
   release(): void {
     clearTimeout(this.#resting)
-    const { stepping, rights, views } = this.#parts
+    const { rights, views } = this.#parts
     if (!this.#monitor && !views.isOn && rights.isEmpty) return
     if (this.#parts.gone()) {
       this.#end()
@@ -143,12 +135,7 @@ export class XenEvents implements EventBackend {
     }
     this.#hold('domain_pause')
     try {
-      stepping.release()
-      rights.release()
-      this.#settings.apply([], false)
-      if (this.#monitor) this.#drain(this.#monitor)
-      this.#answerUnwanted()
-      this.#end()
+      this.#drop()
       views.release()
     } finally {
       this.#hold('domain_unpause')
@@ -191,16 +178,7 @@ export class XenEvents implements EventBackend {
   /** Steps all vCPUs whose every step is asked for; the domain stands still. */
   #stepAlways(monitor: Monitor): void {
     monitor.notify()
-    this.#parts.stepping.always((vcpu) => this.#steppers(vcpu, false), this.#parts.vcpus())
-  }
-
-  /** Whether somebody listens to a vCPU's steps: to all of them, or at least to those that replies ask for. */
-  #steppers(vcpu: number, isAsked: boolean): boolean {
-    for (const request of this.#armed.values()) {
-      if (request.kind !== 'singlestep' || (request.onlyAsked === true && !isAsked)) continue
-      if (request.vcpu === undefined || request.vcpu === vcpu) return true
-    }
-    return false
+    this.#parts.stepping.always((vcpu) => this.#armed.hearsStepsOf(vcpu, false), this.#parts.vcpus())
   }
 
   /** A domain has been released, perhaps this one. */
@@ -224,9 +202,8 @@ export class XenEvents implements EventBackend {
   #abandon(): void {
     const numbers = [...this.#armed.keys()]
     const { breakpoints, stepping, rights, views } = this.#parts
-    this.#queue.length = 0
+    this.#queue.clear()
     this.#delivered.clear()
-    this.#steps.clear()
     this.#armed.clear()
     // Whatever Xen was told to report goes with the monitor.
     this.#settings = this.#fresh()
@@ -257,7 +234,7 @@ export class XenEvents implements EventBackend {
     if (!monitor) return
     try {
       monitor.acknowledge()
-      this.#drain(monitor)
+      this.#queue.drain(monitor)
       this.#deliverAll()
       monitor.notify()
     } catch (error) {
@@ -265,42 +242,13 @@ export class XenEvents implements EventBackend {
     }
   }
 
-  #drain(monitor: Monitor): void {
-    do {
-      for (;;) {
-        const slot = this.#spare.pop() ?? new DataView(new ArrayBuffer(this.#xen.abi.slotLength))
-        if (!monitor.take(new Uint8Array(slot.buffer))) {
-          this.#spare.push(slot)
-          break
-        }
-        this.#took(slot)
-        this.#queue.push(slot)
-      }
-    } while (!monitor.sleep())
-  }
-
-  #took(slot: Slot): void {
-    const vcpu = slot.getUint32(SLOT.vcpu, true)
-    this.#checkVcpu(vcpu)
-    const { stepping } = this.#parts
-    stepping.arrived(vcpu, slot.getUint16(SLOT.view, true))
-    if (slot.getUint32(SLOT.reason, true) !== REASON.singleStep) return
-    const step = stepping.stepped(vcpu)
-    if (!step) return
-    this.#steps.set(slot, step)
-    // Behind the step the vCPU is to be where it was before.
-    if (step.back !== undefined) slot.setUint16(SLOT.view, step.back, true)
-  }
-
-  #checkVcpu(vcpu: number): void {
-    if (vcpu < this.#vcpus) return
-    this.#vcpus = this.#parts.vcpus()
-    if (vcpu < this.#vcpus) return
-    throw new MicrovmiError('PROTOCOL', `a request of vCPU ${vcpu}, where the domain has ${this.#vcpus}`)
-  }
-
   #deliverAll(): void {
     for (let slot = this.#queue.shift(); slot; slot = this.#queue.shift()) this.#deliver(slot)
+  }
+
+  #eventOf(slot: Slot): BackendEvent | undefined {
+    const { breakpoints, views } = this.#parts
+    return this.#armed.eventOf(slot, { abi: this.#xen.abi, breakpoints, views, queue: this.#queue })
   }
 
   #deliver(slot: Slot): void {
@@ -314,45 +262,6 @@ export class XenEvents implements EventBackend {
     this.#sink?.deliver(event)
   }
 
-  /** What core hears of a request; `undefined` where nobody wants it. */
-  #eventOf(slot: Slot): BackendEvent | undefined {
-    const { abi } = this.#xen
-    const { breakpoints, views } = this.#parts
-    const rip = ripOf(slot, abi)
-    const kind = kindOf(slot, () => breakpoints.has(physicalOf(slot, rip)))
-    if (kind === undefined) return undefined
-    const vcpu = slot.getUint32(SLOT.vcpu, true)
-    const fields = eventFields(kind, slot, rip, abi, (view) => (views.isOn ? views.named(view) : undefined))
-    const armed =
-      kind === 'breakpoint'
-        ? breakpoints.at(physicalOf(slot, rip), rip, pagingRegistersOf(slot, abi).cr3)
-        : this.#wanting(kind, (request) => isWanted(request, fields) && this.#isOfStep(request, slot, vcpu))
-    if (armed.length === 0) return undefined
-    const isPaused = (slot.getUint32(SLOT.flags, true) & FLAG.vcpuPaused) !== 0
-    return {
-      kind,
-      armed,
-      vcpu,
-      stops: isPaused ? 'vcpu' : 'none',
-      // Without views a page is open to all while one vCPU steps over an access to it.
-      complete: kind !== 'memory' || views.isOn || this.#vcpus === 1,
-      ...(IS_AHEAD.has(kind) ? { registers: () => registersOf(slot, abi) } : {}),
-      fields,
-    } as BackendEvent
-  }
-
-  #wanting(kind: BackendEvent['kind'], wants: (request: InterceptRequest) => boolean): number[] {
-    const numbers: number[] = []
-    for (const [number, request] of this.#armed) if (request.kind === kind && wants(request)) numbers.push(number)
-    return numbers
-  }
-
-  #isOfStep(request: InterceptRequest, slot: Slot, vcpu: number): boolean {
-    if (request.kind !== 'singlestep') return true
-    const isAsked = this.#steps.get(slot)?.isReported === true
-    return (request.vcpu === undefined || request.vcpu === vcpu) && (request.onlyAsked !== true || isAsked)
-  }
-
   /** Answers so that the guest goes on as if unwatched. */
   #proceed(slot: Slot): void {
     try {
@@ -363,13 +272,7 @@ export class XenEvents implements EventBackend {
   }
 
   #answer(slot: Slot): void {
-    const flags = slot.getUint32(SLOT.flags, true)
-    const step = this.#steps.get(slot)
-    this.#steps.delete(slot)
-    if (step?.back !== undefined && (flags & FLAG.view) === 0) setView(slot, step.back)
-    if (this.#parts.canStep && (flags & FLAG.vcpuPaused) !== 0) this.#parts.stepping.settle(slot)
-    this.#monitor?.answer(new Uint8Array(slot.buffer))
-    this.#spare.push(slot)
+    this.#queue.answer(slot, this.#monitor)
   }
 
   /** Turns on what is to be reported; where that means turning something else off, on a domain that stands still. */
@@ -380,8 +283,8 @@ export class XenEvents implements EventBackend {
     }
     this.#hold('domain_pause')
     try {
+      if (this.#monitor) this.#queue.drain(this.#monitor)
       this.#settings.apply(requests, isHeld)
-      if (this.#monitor) this.#drain(this.#monitor)
       this.#schedule()
     } catch (error) {
       if (error instanceof MicrovmiError && error.code === 'PROTOCOL') this.#failLater(error)
@@ -398,17 +301,16 @@ export class XenEvents implements EventBackend {
 
   /** After a change: what nobody waits for any more goes on, the rest is delivered on the event loop. */
   #answerUnwanted(): void {
-    const waiting = this.#queue.splice(0)
-    for (const slot of waiting) {
-      if (this.#eventOf(slot)) this.#queue.push(slot)
-      else this.#proceed(slot)
-    }
+    this.#queue.sift(
+      (slot) => this.#eventOf(slot) !== undefined,
+      (slot) => this.#proceed(slot),
+    )
     this.#monitor?.notify()
     this.#schedule()
   }
 
   #schedule(): void {
-    if (this.#scheduled || this.#queue.length === 0) return
+    if (this.#scheduled || this.#queue.isEmpty) return
     this.#scheduled = true
     setImmediate(() => {
       this.#scheduled = false
@@ -416,30 +318,36 @@ export class XenEvents implements EventBackend {
     })
   }
 
-  /** Gives the monitor back once nothing needs it; vCPUs that still have a step before them make it first. */
-  #endIfIdle(since = performance.now()): void {
+  /** Gives the monitor back once nothing needs it: not before vCPUs have made the steps that are before them. */
+  #endIfIdle(): void {
     clearTimeout(this.#resting)
     if (this.#armed.size > 0 || !this.#parts.rights.isEmpty || !this.#monitor) return
-    const { stepping } = this.#parts
-    if (stepping.isBusy() && performance.now() - since < STEP_DEADLINE) {
-      this.#resting = setTimeout(() => this.#rest(since), STEP_LOOK)
+    if (this.#parts.stepping.isBusy()) {
+      this.#resting = setTimeout(() => this.#rest(), STEP_LOOK).unref()
       return
     }
     this.#hold('domain_pause')
     try {
-      stepping.release()
-      this.#settings.apply([], false)
-      this.#drain(this.#monitor)
-      this.#answerUnwanted()
-      this.#end()
+      this.#drop()
     } finally {
       this.#hold('domain_unpause')
     }
   }
 
-  #rest(since: number): void {
+  /** Answers what is left and gives the monitor back, on a domain that stands still. */
+  #drop(): void {
+    const { stepping, rights } = this.#parts
+    if (this.#monitor) this.#queue.drain(this.#monitor)
+    this.#answerUnwanted()
+    stepping.release()
+    rights.release()
+    this.#settings.apply([], false)
+    this.#end()
+  }
+
+  #rest(): void {
     try {
-      this.#endIfIdle(since)
+      this.#endIfIdle()
     } catch (error) {
       this.#fail(error)
     }

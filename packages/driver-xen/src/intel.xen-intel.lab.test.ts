@@ -17,7 +17,15 @@ const PATIENCE = 60_000
 async function session(guest: XenGuest, facts: GuestFacts) {
   const vm = await open(xen, {
     vm: guest.uuid,
-    require: ['events.memory', 'events.singlestep', 'events.int3', 'events.breakpoint', 'memory.access', 'reply.step'],
+    require: [
+      'events.memory',
+      'events.singlestep',
+      'events.int3',
+      'events.breakpoint',
+      'memory.access',
+      'reply.step',
+      'reply.deny',
+    ],
   })
   const turns = () => Number(vm.memory.readUint64(facts.control + controlPage.vcpus + controlPage.counts.turns))
   const goesOn = async () => {

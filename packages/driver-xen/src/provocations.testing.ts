@@ -177,12 +177,15 @@ export async function withHiddenBreakpoint(vm: AnyVm, physical: number, address:
     vm.views.remap(view, page / PAGE, shadow / PAGE)
     vm.memory.setAccess(page, PAGE, 'x', view)
     vm.views.switch(view)
-    for (let times = 0; times < 3; times++) {
-      for await (const event of vm.intercept({ kind: 'int3' })) {
-        if (event.address !== address) continue
-        event.reply({ step: { view: 0 } })
-        break
-      }
+    let times = 0
+    for await (const event of vm.intercept({ kind: 'int3' })) {
+      if (event.address !== address) continue
+      event.reply({ step: { view: 0 } })
+      times += 1
+      if (times < 3) continue
+      // Nobody answers from here on, and the guest would be given what is not its own.
+      vm.views.switch(0)
+      break
     }
   } finally {
     vm.views.destroy(view)

@@ -1,0 +1,104 @@
+import { MicrovmiError } from '@microvmi/core/driver'
+import { FLAG, REASON, SLOT } from './abi/vm-event.ts'
+import type { Monitor } from './monitor.ts'
+import { type Step, type Stepping, setView } from './stepping.ts'
+
+/** A request of Xen's, which is to be answered once. */
+export type Slot = DataView
+
+/** Requests on their way from the ring to their answers. Slots are used again. */
+export class RequestQueue {
+  readonly #slotLength: number
+  readonly #stepping: Stepping
+  readonly #askVcpus: () => number
+  readonly #waiting: Slot[] = []
+  /** Steps that were made, by the request that told of them. */
+  readonly #steps = new Map<Slot, Step>()
+  readonly #spare: Slot[] = []
+  #vcpus = 0
+
+  /** @param vcpus asks how many the domain has */
+  constructor(slotLength: number, stepping: Stepping, vcpus: () => number) {
+    this.#slotLength = slotLength
+    this.#stepping = stepping
+    this.#askVcpus = vcpus
+  }
+
+  get isEmpty(): boolean {
+    return this.#waiting.length === 0
+  }
+
+  /** How many vCPUs there were when last asked. */
+  get vcpus(): number {
+    return this.#vcpus
+  }
+
+  /** Takes all that is in the ring, until Xen will notify of the next. */
+  drain(monitor: Monitor): void {
+    do {
+      for (;;) {
+        const slot = this.#spare.pop() ?? new DataView(new ArrayBuffer(this.#slotLength))
+        if (!monitor.take(new Uint8Array(slot.buffer))) {
+          this.#spare.push(slot)
+          break
+        }
+        this.#took(slot)
+        this.#waiting.push(slot)
+      }
+    } while (!monitor.sleep())
+  }
+
+  /** The next one. */
+  shift(): Slot | undefined {
+    return this.#waiting.shift()
+  }
+
+  /** Leaves those that are wanted, and gives the others to `drop`. */
+  sift(isWanted: (slot: Slot) => boolean, drop: (slot: Slot) => void): void {
+    for (const slot of this.#waiting.splice(0)) {
+      if (isWanted(slot)) this.#waiting.push(slot)
+      else drop(slot)
+    }
+  }
+
+  /** Whether a request tells of a step that somebody hears of who asked for it. */
+  isOfAskedStep(slot: Slot): boolean {
+    return this.#steps.get(slot)?.isReported === true
+  }
+
+  /** Hands a slot, made a response, to Xen; `undefined` where there is no ring any more. */
+  answer(slot: Slot, monitor: Monitor | undefined): void {
+    const flags = slot.getUint32(SLOT.flags, true)
+    const step = this.#steps.get(slot)
+    this.#steps.delete(slot)
+    if (step?.back !== undefined && (flags & FLAG.view) === 0) setView(slot, step.back)
+    if ((flags & FLAG.vcpuPaused) !== 0) this.#stepping.settle(slot)
+    monitor?.answer(new Uint8Array(slot.buffer))
+    this.#spare.push(slot)
+  }
+
+  /** Forgets them all: nobody will answer. */
+  clear(): void {
+    this.#waiting.length = 0
+    this.#steps.clear()
+  }
+
+  #took(slot: Slot): void {
+    const vcpu = slot.getUint32(SLOT.vcpu, true)
+    this.#checkVcpu(vcpu)
+    this.#stepping.arrived(vcpu, slot.getUint16(SLOT.view, true))
+    if (slot.getUint32(SLOT.reason, true) !== REASON.singleStep) return
+    const step = this.#stepping.stepped(vcpu)
+    if (!step) return
+    this.#steps.set(slot, step)
+    // Behind the step the vCPU is to be where it was before.
+    if (step.back !== undefined) slot.setUint16(SLOT.view, step.back, true)
+  }
+
+  #checkVcpu(vcpu: number): void {
+    if (vcpu < this.#vcpus) return
+    this.#vcpus = this.#askVcpus()
+    if (vcpu < this.#vcpus) return
+    throw new MicrovmiError('PROTOCOL', `a request of vCPU ${vcpu}, where the domain has ${this.#vcpus}`)
+  }
+}
