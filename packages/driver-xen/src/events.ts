@@ -8,6 +8,7 @@ import {
   type Reply,
 } from '@microvmi/core/driver'
 import { bitsOf } from '@microvmi/page-rights'
+import { SLOT } from './abi/vm-event.ts'
 import { type AnswerParts, Answers } from './answers.ts'
 import { ArmedRequests } from './armed-requests.ts'
 import { DomainWatch } from './domain-watch.ts'
@@ -51,6 +52,16 @@ export class XenEvents implements EventBackend {
     this.#parts = parts
     this.#settings = this.#fresh()
     this.#answers = new Answers({ ...parts, abi: xen.abi }, (vcpu) => this.#armed.hearsStepsOf(vcpu, true))
+    parts.views.useSteps(
+      (view) => {
+        this.#monitor?.notify()
+        parts.stepping.stay()
+        // What waits for its answer goes on there.
+        this.#queue.moved(view)
+        for (const slot of this.#delivered.values()) slot.setUint16(SLOT.view, view, true)
+      },
+      (vcpu) => parts.stepping.backOf(vcpu),
+    )
     this.#queue = new RequestQueue(xen.abi.slotLength, parts.stepping, parts.vcpus)
   }
 

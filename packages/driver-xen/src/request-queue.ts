@@ -77,6 +77,11 @@ export class RequestQueue {
     this.#spare.push(slot)
   }
 
+  /** All vCPUs are put in a view of Xen's. */
+  moved(view: number): void {
+    for (const slot of this.#waiting) slot.setUint16(SLOT.view, view, true)
+  }
+
   /** Forgets them all: nobody will answer. */
   clear(): void {
     this.#waiting.length = 0

@@ -114,6 +114,21 @@ export class Stepping {
     }
   }
 
+  /** The view that a vCPU goes to behind the step that is before it. */
+  backOf(vcpu: number): number | undefined {
+    return this.#fast.get(vcpu) ?? this.#steps.get(vcpu)?.back
+  }
+
+  /** All vCPUs are about to be put in a view, and are to stay there; the domain stands still. */
+  stay(): void {
+    for (const [vcpu, back] of this.#fast) {
+      // It makes its step in the view that it is put in.
+      if (this.#views.viewOf(vcpu) !== back) this.#control(vcpu, OFF)
+    }
+    this.#fast.clear()
+    for (const [vcpu, step] of this.#steps) this.#steps.set(vcpu, { ...step, back: undefined })
+  }
+
   /** All stop stepping, wherever they are; the domain stands still. What was to be done behind a step is done now. */
   release(): void {
     this.#isAlways = () => false

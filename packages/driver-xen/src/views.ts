@@ -49,6 +49,8 @@ export class XenViews implements ViewBackend {
   /** What each other view shows instead of a frame's own page. */
   readonly #views = new Map<number, Map<number, number>>()
   #rights: PageRights | undefined
+  #beforeMove: (number: number) => void = () => {}
+  #backOf: (vcpu: number) => number | undefined = () => undefined
 
   constructor(xen: Xen, domid: number, state: ViewState, note: SessionNote, vcpus: () => number) {
     this.#xen = xen
@@ -61,6 +63,15 @@ export class XenViews implements ViewBackend {
   /** The rights of pages need to know of views, and views of rights. */
   useRights(rights: PageRights): void {
     this.#rights = rights
+  }
+
+  /**
+   * @param beforeMove is called before all vCPUs are put in a view of Xen's, while the domain stands still
+   * @param backOf the view that a vCPU goes to behind the step that is before it
+   */
+  useSteps(beforeMove: (number: number) => void, backOf: (vcpu: number) => number | undefined): void {
+    this.#beforeMove = beforeMove
+    this.#backOf = backOf
   }
 
   get isOn(): boolean {
@@ -103,7 +114,7 @@ export class XenViews implements ViewBackend {
   /** vCPUs that are in it go back: all of them, as Xen switches them together. */
   destroy(view: number): void {
     this.#checkOurs(view)
-    const isUsed = Array.from({ length: this.#vcpus() }, (_, vcpu) => this.viewOf(vcpu)).includes(view)
+    const isUsed = Array.from({ length: this.#vcpus() }, (_, vcpu) => this.#isIn(vcpu, view)).includes(true)
     if (isUsed) this.#switchAll(this.numberOf(0))
     const { xc } = this.#xen.libraries
     if (xc.altp2m_destroy_view(this.#xen.handle, this.#domid, view) < 0) {
@@ -167,6 +178,11 @@ export class XenViews implements ViewBackend {
     return view[0] ?? 0
   }
 
+  /** Whether a vCPU is in a view, or will be when it has stepped. */
+  #isIn(vcpu: number, view: number): boolean {
+    return this.viewOf(vcpu) === view || this.#backOf(vcpu) === view
+  }
+
   /** As the guest was before: Xen puts its vCPUs back, and forgets all views. */
   release(): void {
     if (this.#base === undefined) return
@@ -186,8 +202,16 @@ export class XenViews implements ViewBackend {
   }
 
   #switchAll(number: number): void {
-    if (this.#xen.libraries.xc.altp2m_switch_to_view(this.#xen.handle, this.#domid, number) >= 0) return
-    throw failed('xc_altp2m_switch_to_view', `view ${number} of domain ${this.#domid}`)
+    const { xc } = this.#xen.libraries
+    const { handle } = this.#xen
+    if (xc.domain_pause(handle, this.#domid) < 0) throw failed('xc_domain_pause', `domain ${this.#domid}`)
+    try {
+      this.#beforeMove(number)
+      if (xc.altp2m_switch_to_view(handle, this.#domid, number) >= 0) return
+      throw failed('xc_altp2m_switch_to_view', `view ${number} of domain ${this.#domid}`)
+    } finally {
+      xc.domain_unpause(handle, this.#domid)
+    }
   }
 
   #checkOurs(view: number): void {
