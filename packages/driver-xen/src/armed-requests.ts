@@ -9,6 +9,10 @@ import type { XenViews } from './views.ts'
 
 /** What is armed, under core's numbers, and which of Xen's requests it is about. */
 export class ArmedRequests extends Map<number, InterceptRequest> {
+  get requests(): InterceptRequest[] {
+    return [...this.values()]
+  }
+
   /** Whether somebody listens to a vCPU's steps: to all of them, or at least to those that replies ask for. */
   hearsStepsOf(vcpu: number, isAsked: boolean): boolean {
     for (const request of this.values()) {

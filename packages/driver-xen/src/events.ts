@@ -11,21 +11,15 @@ import { bitsOf } from '@microvmi/page-rights'
 import { SLOT } from './abi/vm-event.ts'
 import { type AnswerParts, Answers } from './answers.ts'
 import { ArmedRequests } from './armed-requests.ts'
-import { DomainWatch } from './domain-watch.ts'
-import { answerFor, Monitor } from './monitor.ts'
+import { answerFor } from './monitor.ts'
+import { type MonitoredDomain, MonitorSession } from './monitor-session.ts'
 import { RequestQueue, type Slot } from './request-queue.ts'
-import type { SessionNote } from './session-note.ts'
-import { checkRequest, Settings } from './settings.ts'
+import { checkRequest } from './settings.ts'
 import type { Xen } from './xen.ts'
-import { failed } from './xen-errors.ts'
 
 /** What events need of the rest of the driver. */
-export interface EventParts extends Omit<AnswerParts, 'abi'> {
-  readonly domid: number
-  readonly note: SessionNote
+export interface EventParts extends Omit<AnswerParts, 'abi'>, MonitoredDomain {
   readonly vcpus: () => number
-  /** Why the domain is of no use any more, if so. */
-  readonly gone: () => MicrovmiError | undefined
 }
 
 /** Milliseconds between two looks at whether vCPUs have made their last steps: a paused domain makes none. */
@@ -36,13 +30,11 @@ export class XenEvents implements EventBackend {
   readonly #xen: Xen
   readonly #parts: EventParts
   readonly #answers: Answers
-  #settings: Settings
+  readonly #session: MonitorSession
   readonly #armed = new ArmedRequests()
   /** Taken from the ring and not delivered yet. */
   readonly #queue: RequestQueue
   readonly #delivered = new Map<BackendEvent, Slot>()
-  #monitor: Monitor | undefined
-  #watch: DomainWatch | undefined
   #sink: EventSink | undefined
   #scheduled = false
   #resting: NodeJS.Timeout | undefined
@@ -50,16 +42,15 @@ export class XenEvents implements EventBackend {
   constructor(xen: Xen, parts: EventParts) {
     this.#xen = xen
     this.#parts = parts
-    this.#settings = this.#fresh()
+    this.#session = new MonitorSession(
+      xen,
+      parts,
+      () => this.#wake(),
+      () => this.#look(),
+    )
     this.#answers = new Answers({ ...parts, abi: xen.abi }, (vcpu) => this.#armed.hearsStepsOf(vcpu, true))
     parts.views.useSteps(
-      (view) => {
-        this.#monitor?.notify()
-        parts.stepping.stay()
-        // What waits for its answer goes on there.
-        this.#queue.moved(view)
-        for (const slot of this.#delivered.values()) slot.setUint16(SLOT.view, view, true)
-      },
+      (view) => this.#move(view),
       (vcpu) => parts.stepping.backOf(vcpu),
     )
     this.#queue = new RequestQueue(xen.abi.slotLength, parts.stepping, parts.vcpus)
@@ -72,14 +63,14 @@ export class XenEvents implements EventBackend {
   arm(request: InterceptRequest, armed: number): void {
     checkRequest(request)
     if (request.kind === 'memory' && request.view !== undefined) this.#parts.views.check(request.view)
-    const monitor = this.#monitored()
+    const monitor = this.#session.begin()
     try {
-      this.#change([...this.#armed.values(), request], request.kind === 'memory')
+      this.#change([...this.#armed.requests, request], request.kind === 'memory')
       this.#armed.set(armed, request)
       this.#start(request, armed)
     } catch (error) {
       this.#armed.delete(armed)
-      this.#change([...this.#armed.values()])
+      this.#change(this.#armed.requests)
       this.#endIfIdle()
       throw error
     }
@@ -87,28 +78,24 @@ export class XenEvents implements EventBackend {
   }
 
   disarm(armed: number): void {
-    const monitor = this.#monitor
+    const { monitor } = this.#session
     const request = this.#armed.get(armed)
     if (!monitor || !request) return
     // A request that is on its way while something is turned off would keep its vCPU for good.
-    this.#hold('domain_pause')
-    try {
-      this.#armed.delete(armed)
-      if (request.kind === 'breakpoint') this.#parts.breakpoints.remove(armed)
-      if (request.kind === 'memory') this.#parts.rights.unguard(armed)
-      if (request.kind === 'singlestep') this.#stepAlways(monitor)
-      // Answers may begin steps: what these need stays on.
-      this.#queue.drain(monitor)
-      this.#answerUnwanted()
-      this.#settings.apply([...this.#armed.values()], this.#isHeld)
-      monitor.keepAlive(this.#armed.size > 0)
-      this.#endIfIdle()
-    } catch (error) {
-      this.#failLater(error)
-      throw error
-    } finally {
-      this.#hold('domain_unpause')
-    }
+    this.#session.whileStill(() => {
+      try {
+        this.#stop(request, armed)
+        // Answers may begin steps: what these need stays on.
+        this.#queue.drain(monitor)
+        this.#answerUnwanted()
+        this.#session.report(this.#armed.requests, this.#isHeld)
+        monitor.keepAlive(this.#armed.size > 0)
+        this.#endIfIdle()
+      } catch (error) {
+        this.#failLater(error)
+        throw error
+      }
+    })
   }
 
   reply(event: BackendEvent, parts: Reply): void {
@@ -119,16 +106,16 @@ export class XenEvents implements EventBackend {
       this.#answers.reply(event, slot, parts)
     } finally {
       this.#answer(slot)
-      this.#monitor?.notify()
+      this.#session.monitor?.notify()
     }
   }
 
   /** Rights that the app gives pages. What they forbid is let through, unless an intercept asks for it. */
   setAccess(address: number, length: number, access: Access, view: number | undefined): void {
     if (view !== undefined) this.#parts.views.check(view)
-    this.#monitored()
+    this.#session.begin()
     try {
-      this.#change([...this.#armed.values()], true)
+      this.#change(this.#armed.requests, true)
       this.#parts.rights.setAccess(address, length, access, view)
     } finally {
       this.#endIfIdle()
@@ -138,72 +125,64 @@ export class XenEvents implements EventBackend {
   /** Core has disarmed everything: nothing of ours is left in the guest on return. */
   release(): void {
     clearTimeout(this.#resting)
-    const { rights, views } = this.#parts
-    if (!this.#monitor && !views.isOn && rights.isEmpty) return
+    const { rights, views, note } = this.#parts
+    if (!this.#session.monitor && !views.isOn && rights.isEmpty) return
     if (this.#parts.gone()) {
-      this.#end()
+      this.#session.end()
+      note.remove()
       return
     }
-    this.#hold('domain_pause')
-    try {
+    this.#session.whileStill(() => {
       this.#drop()
       views.release()
-    } finally {
-      this.#hold('domain_unpause')
-    }
+    })
   }
 
   close(): void {
     clearTimeout(this.#resting)
-    this.#watch?.close()
-    this.#watch = undefined
-    this.#end()
+    this.#session.close()
   }
 
-  #fresh(): Settings {
-    return new Settings(this.#xen, this.#parts.domid, this.#parts.canStep)
-  }
-
-  #monitored(): Monitor {
-    this.#monitor ??= new Monitor(this.#xen, this.#parts.domid, this.#parts.note, () => this.#wake())
-    this.#watch ??= new DomainWatch(this.#xen, () => this.#look())
-    return this.#monitor
-  }
-
-  /** What Xen need not be told of. */
+  /** Does what Xen's monitor need not be told of. */
   #start(request: InterceptRequest, armed: number): void {
     const { breakpoints, rights } = this.#parts
     if (request.kind === 'breakpoint') breakpoints.add(armed, request)
     if (request.kind === 'memory') {
       rights.guard(armed, request.address, request.length, bitsOf(request.access), request.view)
     }
-    if (request.kind !== 'singlestep' || !this.#monitor) return
-    this.#hold('domain_pause')
-    try {
-      this.#stepAlways(this.#monitor)
-    } finally {
-      this.#hold('domain_unpause')
-    }
+    if (request.kind === 'singlestep') this.#session.whileStill(() => this.#stepAlways())
+  }
+
+  #stop(request: InterceptRequest, armed: number): void {
+    this.#armed.delete(armed)
+    if (request.kind === 'breakpoint') this.#parts.breakpoints.remove(armed)
+    if (request.kind === 'memory') this.#parts.rights.unguard(armed)
+    if (request.kind === 'singlestep') this.#stepAlways()
   }
 
   /** Steps all vCPUs whose every step is asked for; the domain stands still. */
-  #stepAlways(monitor: Monitor): void {
-    monitor.notify()
+  #stepAlways(): void {
+    this.#session.monitor?.notify()
     this.#parts.stepping.always((vcpu) => this.#armed.hearsStepsOf(vcpu, false), this.#parts.vcpus())
+  }
+
+  /** All vCPUs are about to be put in a view of Xen's, on a domain that stands still: what they wait for goes on there. */
+  #move(view: number): void {
+    const { monitor } = this.#session
+    if (monitor) {
+      monitor.notify()
+      this.#queue.drain(monitor)
+      this.#schedule()
+    }
+    this.#parts.stepping.stay()
+    this.#queue.moved(view)
+    for (const slot of this.#delivered.values()) slot.setUint16(SLOT.view, view, true)
   }
 
   /** A domain has been released, perhaps this one. */
   #look(): void {
     const gone = this.#parts.gone()
     if (gone) this.#fail(gone)
-  }
-
-  /** Pauses are counted by Xen: this is one of our own, beside the session's. */
-  #hold(call: 'domain_pause' | 'domain_unpause'): void {
-    const { xc } = this.#xen.libraries
-    if (xc[call](this.#xen.handle, this.#parts.domid) < 0 && !this.#parts.gone()) {
-      throw failed(`xc_${call}`, `domain ${this.#parts.domid}`)
-    }
   }
 
   /**
@@ -216,32 +195,27 @@ export class XenEvents implements EventBackend {
     this.#queue.clear()
     this.#delivered.clear()
     this.#armed.clear()
-    // Whatever Xen was told to report goes with the monitor.
-    this.#settings = this.#fresh()
     if (this.#parts.gone()) {
       stepping.forget()
-      this.#end()
+      this.#session.end()
       return
     }
-    this.#hold('domain_pause')
-    try {
-      for (const number of numbers) breakpoints.remove(number)
-      stepping.release()
-      rights.release()
-    } finally {
+    this.#session.whileStill(() => {
       try {
-        this.#end()
+        for (const number of numbers) breakpoints.remove(number)
+        stepping.release()
+        rights.release()
+      } finally {
+        this.#session.end()
         answerFor(this.#xen, this.#parts.domid, this.#parts.vcpus())
         views.release()
-      } finally {
-        this.#hold('domain_unpause')
       }
-    }
+    })
   }
 
   /** On the event loop. */
   #wake(): void {
-    const monitor = this.#monitor
+    const { monitor } = this.#session
     if (!monitor) return
     try {
       monitor.acknowledge()
@@ -283,26 +257,25 @@ export class XenEvents implements EventBackend {
   }
 
   #answer(slot: Slot): void {
-    this.#queue.answer(slot, this.#monitor)
+    this.#queue.answer(slot, this.#session.monitor)
   }
 
   /** Turns on what is to be reported; where that means turning something else off, on a domain that stands still. */
   #change(requests: readonly InterceptRequest[], isHeld = this.#isHeld): void {
-    if (!this.#settings.losesWith(requests, isHeld)) {
-      this.#settings.apply(requests, isHeld)
+    if (!this.#session.losesWith(requests, isHeld)) {
+      this.#session.report(requests, isHeld)
       return
     }
-    this.#hold('domain_pause')
-    try {
-      if (this.#monitor) this.#queue.drain(this.#monitor)
-      this.#settings.apply(requests, isHeld)
-      this.#schedule()
-    } catch (error) {
-      if (error instanceof MicrovmiError && error.code === 'PROTOCOL') this.#failLater(error)
-      throw error
-    } finally {
-      this.#hold('domain_unpause')
-    }
+    this.#session.whileStill(() => {
+      try {
+        if (this.#session.monitor) this.#queue.drain(this.#session.monitor)
+        this.#session.report(requests, isHeld)
+        this.#schedule()
+      } catch (error) {
+        if (error instanceof MicrovmiError && error.code === 'PROTOCOL') this.#failLater(error)
+        throw error
+      }
+    })
   }
 
   /** Whether Xen must report steps, whoever listens: pages have less than all rights, or a vCPU has a step before it. */
@@ -316,7 +289,7 @@ export class XenEvents implements EventBackend {
       (slot) => this.#eventOf(slot) !== undefined,
       (slot) => this.#proceed(slot),
     )
-    this.#monitor?.notify()
+    this.#session.monitor?.notify()
     this.#schedule()
   }
 
@@ -332,28 +305,20 @@ export class XenEvents implements EventBackend {
   /** Gives the monitor back once nothing needs it: not before vCPUs have made the steps that are before them. */
   #endIfIdle(): void {
     clearTimeout(this.#resting)
-    if (this.#armed.size > 0 || !this.#parts.rights.isEmpty || !this.#monitor) return
-    if (this.#parts.stepping.isBusy()) {
-      this.#resting = setTimeout(() => this.#rest(), STEP_LOOK).unref()
-      return
-    }
-    this.#hold('domain_pause')
-    try {
-      this.#drop()
-    } finally {
-      this.#hold('domain_unpause')
-    }
+    if (this.#armed.size > 0 || !this.#parts.rights.isEmpty || !this.#session.monitor) return
+    if (this.#parts.stepping.isBusy()) this.#resting = setTimeout(() => this.#rest(), STEP_LOOK).unref()
+    else this.#session.whileStill(() => this.#drop())
   }
 
   /** Answers what is left and gives the monitor back, on a domain that stands still. */
   #drop(): void {
     const { stepping, rights } = this.#parts
-    if (this.#monitor) this.#queue.drain(this.#monitor)
+    if (this.#session.monitor) this.#queue.drain(this.#session.monitor)
     this.#answerUnwanted()
     stepping.release()
     rights.release()
-    this.#settings.apply([], false)
-    this.#end()
+    this.#session.report([], false)
+    this.#session.end()
   }
 
   #rest(): void {
@@ -362,12 +327,6 @@ export class XenEvents implements EventBackend {
     } catch (error) {
       this.#fail(error)
     }
-  }
-
-  #end(): void {
-    const monitor = this.#monitor
-    this.#monitor = undefined
-    monitor?.close()
   }
 
   /** Within a call of core's, which the sink must not be called from. */
