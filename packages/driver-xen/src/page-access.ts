@@ -1,5 +1,5 @@
 import { MicrovmiError, PAGE_SIZE } from '@microvmi/core/driver'
-import { accessOf, type PageRightsOf, RIGHT } from '@microvmi/page-rights'
+import { ALL_RIGHTS, accessOf, type PageRightsOf, RIGHT } from '@microvmi/page-rights'
 import type { GuestMemory } from './guest-memory.ts'
 import type { XenViews } from './views.ts'
 import type { Xen } from './xen.ts'
@@ -37,7 +37,11 @@ export function pageAccess(xen: Xen, domid: number, memory: GuestMemory, views: 
           `EPT has no pages that may be written and not read: '${wanted}' cannot be set`,
         )
       }
-      if (views.canBeOn) views.enable()
+      if (views.canBeOn) {
+        // Without views every page has all rights.
+        if (!views.isOn && rights.every((one) => one === ALL_RIGHTS)) return
+        views.enable()
+      }
       for (let first = 0; first < frames.length; first += BATCH) {
         setRights(xen, domid, views, view, frames.slice(first, first + BATCH), rights.slice(first, first + BATCH))
       }

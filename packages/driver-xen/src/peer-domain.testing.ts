@@ -1,6 +1,7 @@
 import { type Abi, abiOf } from './abi/versions.ts'
-import { FLAG, SLOT } from './abi/vm-event.ts'
+import { FAST_STEP, FLAG, MEMORY_ACCESS, REASON, SLOT } from './abi/vm-event.ts'
 import { PeerMemory, PeerSignal } from './peer-memory.testing.ts'
+import { PeerViews } from './peer-views.testing.ts'
 
 const PAGE = 4096
 /** DEFINE_RING_TYPES (io/ring.h). */
@@ -19,6 +20,7 @@ export class PeerDomain {
   readonly name: string
   readonly memory = new PeerMemory(64 * PAGE)
   readonly vcpus: readonly PeerVcpu[]
+  readonly views: PeerViews
   readonly channel = new PeerSignal()
   readonly responses: { readonly vcpu: number; readonly flags: number; readonly slot: Uint8Array }[] = []
   readonly injected: { readonly vcpu: number; readonly vector: number }[] = []
@@ -38,6 +40,7 @@ export class PeerDomain {
     this.domid = domid
     this.name = name
     this.vcpus = Array.from({ length: vcpus }, (_, vcpu) => ({ context: contextOf(vcpu), isWaiting: false }))
+    this.views = new PeerViews(vcpus)
     const noise = new Uint32Array(PAGE / 4).fill(0x0bad_0bad)
     this.ring.write(0, new Uint8Array(noise.buffer))
   }
@@ -67,6 +70,10 @@ export class PeerDomain {
     slot.setUint32(SLOT.flags, FLAG.vcpuPaused, true)
     slot.setUint32(SLOT.reason, reason, true)
     slot.setUint32(SLOT.vcpu, vcpu, true)
+    if (this.views.isOn) {
+      slot.setUint32(SLOT.flags, FLAG.vcpuPaused | FLAG.view, true)
+      slot.setUint16(SLOT.view, this.views.vcpus[vcpu]?.view ?? 0, true)
+    }
     const from = this.vcpus[vcpu]
     if (from) fillRegisters(slot, from.context, this.abi)
     more(slot)
@@ -90,9 +97,37 @@ export class PeerDomain {
       const vcpu = slot.getUint32(SLOT.vcpu, true)
       const flags = slot.getUint32(SLOT.flags, true)
       this.responses.push({ vcpu, flags, slot: bytes })
+      this.#settle(vcpu, flags, slot)
       const waiting = this.vcpus[vcpu]
       if (waiting && (flags & FLAG.vcpuPaused) !== 0) waiting.isWaiting = false
     }
+  }
+
+  /** vm_event_toggle_singlestep() and p2m_altp2m_check() (Xen, arch/x86). */
+  #settle(vcpu: number, flags: number, slot: DataView): void {
+    const one = this.views.vcpus[vcpu]
+    if (!one) return
+    if ((flags & FLAG.toggleSingleStep) !== 0) one.isStepping = !one.isStepping
+    else if ((flags & FLAG.fastSingleStep) !== 0) {
+      one.isStepping = true
+      one.fast = slot.getUint16(FAST_STEP.view, true)
+    }
+    if ((flags & FLAG.view) !== 0) one.view = slot.getUint16(SLOT.view, true)
+  }
+
+  /** A vCPU that runs makes an access, and steps where it is to. Whether the access was made. */
+  access(vcpu: number, frame: number, access: number): boolean {
+    if (!this.runs(vcpu)) return false
+    if ((this.views.rightsOf(vcpu, frame) & access) !== access) {
+      this.request(vcpu, REASON.memoryAccess, (slot) => {
+        slot.setBigUint64(MEMORY_ACCESS.gfn, BigInt(frame), true)
+        slot.setUint32(MEMORY_ACCESS.flags, access, true)
+      })
+      return false
+    }
+    // hvm_monitor_debug() (Xen 4.17): without the monitor of steps, a vCPU goes on stepping, and never ends.
+    if (this.armed.has('singlestep') && this.views.step(vcpu)) this.request(vcpu, REASON.singleStep)
+    return true
   }
 
   #index(offset: number): number {

@@ -3,6 +3,7 @@ import { abiOf } from './abi/versions.ts'
 import type { Koffi, Libraries } from './libraries.ts'
 import type { PeerDomain } from './peer-domain.testing.ts'
 import { allocated, libc, PeerSignal } from './peer-memory.testing.ts'
+import { viewCalls } from './peer-views.testing.ts'
 import { ERRNO } from './xen-errors.ts'
 
 const koffi = createRequire(import.meta.url)('koffi') as Koffi
@@ -18,6 +19,8 @@ const PAUSED = 1 << 3
 export class Peer {
   readonly domains: PeerDomain[] = []
   minor = 17
+  /** Rights of pages, single steps and views. */
+  isIntel = false
   control = 'libxenctrl.so.4.17'
   errno = 0
   /** errno of calls that are to fail, by their names in C. */
@@ -43,6 +46,29 @@ export class Peer {
         else domain.armed.delete(what)
         return 0
       })
+  }
+
+  /** What AMD's processors do not have fails as it was seen to. */
+  #processorCalls() {
+    const lacking = (call: string, errno: number) => (_xch: number, domid: number) =>
+      this.#on(call, domid, () => {
+        this.errno = errno
+        return -1
+      })
+    const calls = viewCalls((call, domid, run) =>
+      this.#on(call, domid, ({ views }) =>
+        run(views, (errno) => {
+          this.errno = errno
+          return -1
+        }),
+      ),
+    )
+    if (this.isIntel) return calls
+    return {
+      ...calls,
+      get_mem_access: lacking('xc_get_mem_access', ERRNO.EINVAL),
+      altp2m_get_domain_state: lacking('xc_altp2m_get_domain_state', ERRNO.EOPNOTSUPP),
+    }
   }
 
   get libraries(): Libraries {
@@ -114,7 +140,8 @@ export class Peer {
           }),
         monitor_get_capabilities: (_xch, domid, into) =>
           this.#on('xc_monitor_get_capabilities', domid, () => {
-            into[0] = 0x1f7b
+            // Single steps are Intel's.
+            into[0] = this.isIntel ? 0x1f7f : 0x1f7b
             return 0
           }),
         monitor_write_ctrlreg: this.#arm('xc_monitor_write_ctrlreg', 'cr'),
@@ -125,31 +152,12 @@ export class Peer {
         monitor_guest_request: this.#arm('xc_monitor_guest_request', 'hypercall'),
         monitor_debug_exceptions: this.#arm('xc_monitor_debug_exceptions', 'debug'),
         monitor_cpuid: this.#arm('xc_monitor_cpuid', 'cpuid'),
-        // As on a processor of AMD's: no rights of pages, no steps, no views.
-        set_mem_access_multi: unused('xc_set_mem_access_multi'),
-        get_mem_access: (_xch, domid) =>
-          this.#on('xc_get_mem_access', domid, () => {
-            this.errno = ERRNO.EINVAL
-            return -1
-          }),
-        altp2m_get_domain_state: (_xch, domid) =>
-          this.#on('xc_altp2m_get_domain_state', domid, () => {
-            this.errno = ERRNO.EOPNOTSUPP
-            return -1
-          }),
-        altp2m_set_domain_state: unused('xc_altp2m_set_domain_state'),
-        altp2m_create_view: unused('xc_altp2m_create_view'),
-        altp2m_destroy_view: unused('xc_altp2m_destroy_view'),
-        altp2m_switch_to_view: unused('xc_altp2m_switch_to_view'),
-        altp2m_set_mem_access_multi: unused('xc_altp2m_set_mem_access_multi'),
-        altp2m_change_gfn: unused('xc_altp2m_change_gfn'),
-        altp2m_get_vcpu_p2m_idx: unused('xc_altp2m_get_vcpu_p2m_idx'),
+        ...this.#processorCalls(),
         domain_setmaxmem: (_xch, domid, kibibytes) =>
           this.#on('xc_domain_setmaxmem', domid, (domain) => {
             domain.mostPages = kibibytes / 4
             return 0
           }),
-        domain_debug_control: unused('xc_domain_debug_control'),
         domain_decrease_reservation_exact: (_xch, domid, _count, _order, frames) =>
           this.#on('xc_domain_decrease_reservation_exact', domid, ({ memory }) => {
             memory.remove(Number(frames[0]))

@@ -176,17 +176,17 @@ export async function withHiddenBreakpoint(vm: AnyVm, physical: number, address:
   try {
     vm.views.remap(view, page / PAGE, shadow / PAGE)
     vm.memory.setAccess(page, PAGE, 'x', view)
-    vm.views.switch(view)
     let times = 0
-    for await (const event of vm.intercept({ kind: 'int3' })) {
-      if (event.address !== address) continue
-      event.reply({ step: { view: 0 } })
+    // It listens before the guest comes there, and until it is back: else the guest would be given what is not its own.
+    const intercept = vm.intercept({ kind: 'int3' }, (event) => {
+      if (event.address !== address) return undefined
       times += 1
-      if (times < 3) continue
-      // Nobody answers from here on, and the guest would be given what is not its own.
-      vm.views.switch(0)
-      break
-    }
+      return { step: { view: 0 } }
+    })
+    vm.views.switch(view)
+    while (times < 3) await setTimeout(5)
+    vm.views.switch(0)
+    intercept.close()
   } finally {
     vm.views.destroy(view)
     vm.memory.free(shadow)
