@@ -5,6 +5,7 @@
  *
  *   0x9000   a 64-bit count of rounds, 0x9008 an 8-byte word that says that the pattern is written
  *   0x10000  the first address space's top table, 0x11000 the second's; 0x12000 and 0x13000 below both
+ *   0x7df6   the virtual address of a round's first instruction
  *   0x20000  16 KiB of known content: byte i is (7 * i + (i >> 8)) & 0xff
  *
  * The first 128 MiB are mapped at 0 and at 0xffffffff80000000, in pages of 2 MiB.
@@ -133,5 +134,6 @@ gate:   .word   timer, 0x0008, 0x8e00, 0x8000   /* to HIGH_HALF + timer */
 interrupt_pointer:
         .word   TIMER * 16 + 15
         .quad   HIGH_HALF + gate - TIMER * 16
-        .org    510
+        .org    502
+        .quad   HIGH_HALF + round            /* for those who set a breakpoint */
         .word   0xaa55

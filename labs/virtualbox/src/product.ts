@@ -20,7 +20,12 @@ export interface Product {
   readonly launcher: string
   /** A floppy disk that boots the guest. */
   readonly floppy: string
+  /** The virtual address of the first instruction of the guest's rounds. */
+  readonly round: bigint
 }
+
+/** Where in the boot sector that is: see boot.S. */
+const ROUND_AT = 502
 
 /** Fetches and builds what is not in the cache yet. Throws `LabUnavailable`. */
 export async function product(): Promise<Product> {
@@ -31,7 +36,8 @@ export async function product(): Promise<Product> {
   // makes /lib and its like, libc-bin has the locale of UTF-8.
   const root = await unpacked({ packages: ['virtualbox', 'virtualbox-source', 'base-files', 'libc-bin'], suite: 'sid' })
   const built = await once(`virtualbox-${hashOf(LAUNCHER, BOOT_SECTOR)}`, build)
-  return { root, launcher: join(built, 'launcher'), floppy: join(built, 'floppy') }
+  const floppy = join(built, 'floppy')
+  return { root, launcher: join(built, 'launcher'), floppy, round: readFileSync(floppy).readBigUInt64LE(ROUND_AT) }
 }
 
 async function build(directory: string): Promise<void> {

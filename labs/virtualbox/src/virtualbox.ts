@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { Enclosure } from './enclosure.ts'
-import { product } from './product.ts'
+import { type Product, product } from './product.ts'
 
 const run = promisify(execFile)
 const MANAGE_DEADLINE = 60_000
@@ -48,6 +48,8 @@ export interface VirtualBoxLab extends AsyncDisposable {
   /** A directory whose path is the same for VirtualBox and for this process. */
   readonly directory: string
   readonly port: number
+  /** The virtual address of an instruction that vCPU 0 executes some hundred times a second: it writes CR3. */
+  readonly round: bigint
   /** Runs VBoxManage, and returns what it prints. */
   manage(...args: string[]): Promise<string>
   /** Returns when the guest is up. */
@@ -61,7 +63,7 @@ export interface VirtualBoxLab extends AsyncDisposable {
 /** Makes a VM and starts it. Throws `LabUnavailable` where it cannot come up. */
 export async function startVirtualBox(options: VirtualBoxOptions = {}): Promise<VirtualBoxLab> {
   const made = await product()
-  const lab = new Lab(await Enclosure.create(made), options, made.root, await freePort())
+  const lab = new Lab(await Enclosure.create(made), options, made, await freePort())
   try {
     await lab.make(made.floppy)
     if (options.started ?? true) await lab.start()
@@ -75,14 +77,16 @@ export async function startVirtualBox(options: VirtualBoxOptions = {}): Promise<
 class Lab implements VirtualBoxLab {
   readonly name: string
   readonly port: number
+  readonly round: bigint
   readonly #enclosure: Enclosure
   readonly #options: VirtualBoxOptions
   readonly #root: string
 
-  constructor(enclosure: Enclosure, options: VirtualBoxOptions, root: string, port: number) {
+  constructor(enclosure: Enclosure, options: VirtualBoxOptions, { root, round }: Product, port: number) {
     this.#enclosure = enclosure
     this.#options = options
     this.#root = root
+    this.round = round
     this.name = options.name ?? 'microvmi-lab'
     this.port = port
   }

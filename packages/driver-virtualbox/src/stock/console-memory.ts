@@ -1,31 +1,65 @@
-import { MicrovmiError } from '@microvmi/core/driver'
+import { MicrovmiError, type ScatteredRead } from '@microvmi/core/driver'
 import { complaintIn, MOST_LINE, MOST_WORDS, memoryLines, storeCommand } from './console-text.ts'
-import type { DebugConsole } from './debug-console.ts'
+import type { CommandLine } from './debug-console.ts'
 
 const WORD = 8
-/** Bytes of one `dq`, and of all of one line: more is not faster. */
-const MOST_AT_ONCE = MOST_WORDS * WORD
-const MOST_IN_A_LINE = 16 * MOST_AT_ONCE
+/** Words of all commands of one line: more is not faster. */
+const MOST_WORDS_IN_A_LINE = 16 * MOST_WORDS
 
-/** Guest-physical memory through the debug console: many commands to a line, for a round trip takes 30 ms and more. */
+/** What one `dq` reads: whole words, of which the bytes that are asked for go into `into`. */
+interface Part {
+  /** Which of the reads. */
+  readonly index: number
+  readonly into: Uint8Array
+  /** Where the first byte of `into` is. */
+  readonly start: number
+  /** Where the first word is. */
+  readonly from: number
+  readonly words: number
+}
+
+/** Guest-physical memory through the debug console: many commands to a line, for a round trip takes 20 ms and more. */
 export class ConsoleMemory {
-  readonly #console: DebugConsole
+  readonly #console: CommandLine
 
-  constructor(console: DebugConsole) {
+  constructor(console: CommandLine) {
     this.#console = console
   }
 
   /** Fills `into` and returns its length, or the offset of the first byte that is not memory. */
   read(address: number, into: Uint8Array): number {
-    for (let done = 0; done < into.length; ) {
-      const at = address + done
-      // Whole words, and no more of them than a line has room for.
-      const length = Math.min(into.length - done, MOST_IN_A_LINE - (at % WORD))
-      const read = this.#readLine(at, into.subarray(done, done + length))
-      done += read
-      if (read < length) return done
+    let bad = address + into.length
+    this.readMany([{ address, into }], (_, at) => {
+      bad = at
+    })
+    return bad - address
+  }
+
+  /** Many reads; `failed` has the index of each one that touches what is not memory, and the first such address. */
+  readMany(reads: readonly ScatteredRead[], failed: (index: number, address: number) => void): void {
+    const bad = new Set<number>()
+    const note = (index: number, address: number) => {
+      bad.add(index)
+      failed(index, address)
     }
-    return into.length
+    let line: Part[] = []
+    let [characters, words] = [0, 0]
+    for (const part of partsOf(reads)) {
+      if (bad.has(part.index)) continue
+      const { length } = dumpCommand(part)
+      if (characters + length + 1 > MOST_LINE || words + part.words > MOST_WORDS_IN_A_LINE) {
+        this.#readLine(line, note)
+        line = []
+        characters = 0
+        words = 0
+        // What has failed meanwhile is not read on.
+        if (bad.has(part.index)) continue
+      }
+      line.push(part)
+      characters += length + 1
+      words += part.words
+    }
+    if (line.length > 0) this.#readLine(line, note)
   }
 
   /** Writes what is known to be memory. */
@@ -52,47 +86,74 @@ export class ConsoleMemory {
     if (complaint !== undefined) throw new MicrovmiError('HYPERVISOR', `the debug console: ${complaint}`)
   }
 
-  #readLine(address: number, into: Uint8Array): number {
-    const end = address + into.length
-    const commands: string[] = []
-    for (let at = address - (address % WORD); at < end; at += MOST_AT_ONCE) {
-      const words = Math.min(MOST_WORDS, Math.ceil((end - at) / WORD))
-      commands.push(`dq %%${at.toString(16)} L ${words.toString(16)}`)
-    }
-    let filled = 0
-    let firstBad = end
-    for (const line of memoryLines(this.#console.ask(commands))) {
-      if ('error' in line) {
-        if (line.address === undefined) throw new MicrovmiError('HYPERVISOR', `the debug console: ${line.error}`)
-        firstBad = Math.min(firstBad, Math.max(line.address, address))
-      } else {
-        filled += place(line, address, into)
+  /** The answers come in the order of the commands; each ends with its last word, or a complaint. */
+  #readLine(parts: readonly Part[], failed: (index: number, address: number) => void): void {
+    const bad = new Set<number>()
+    const lines = memoryLines(this.#console.ask(parts.map(dumpCommand)))
+    for (const { index, into, start, from, words } of parts) {
+      for (let done = 0; done < words; ) {
+        const said = lines.next().value
+        if (said && 'error' in said) {
+          if (said.address === undefined) throw new MicrovmiError('HYPERVISOR', `the debug console: ${said.error}`)
+          if (!bad.has(index)) failed(index, checked(said.address, Math.max(start, from), from + words * WORD))
+          bad.add(index)
+          break
+        }
+        if (said?.address !== from + done * WORD || said.words.length > words - done) throw incomplete(from, words)
+        place(said, start, into)
+        done += said.words.length
       }
     }
-    if (firstBad < end) return firstBad - address
-    if (filled !== into.length) {
-      throw new MicrovmiError(
-        'PROTOCOL',
-        `the debug console gave ${filled} of ${into.length} bytes that were asked for`,
-      )
-    }
-    return into.length
+    for (const said of lines) if (!('error' in said)) throw incomplete(said.address, 0)
   }
 }
 
-/** Copies the words of a line that are asked for; returns how many bytes. */
-function place(line: { readonly address: number; readonly words: readonly bigint[] }, start: number, into: Uint8Array) {
-  let placed = 0
+/** The commands that read all of these. */
+function* partsOf(reads: readonly ScatteredRead[]): Generator<Part> {
+  for (const [index, { address: start, into }] of reads.entries()) {
+    if (into.length === 0) continue
+    const end = start + into.length
+    for (let from = start - (start % WORD); from < end; from += MOST_WORDS * WORD) {
+      yield { index, into, start, from, words: Math.min(MOST_WORDS, Math.ceil((end - from) / WORD)) }
+    }
+  }
+}
+
+function dumpCommand({ from, words }: Part): string {
+  return `dq %%${from.toString(16)} L ${words.toString(16)}`
+}
+
+/** An address that the console complains of: within what was asked for. */
+function checked(address: number, first: number, end: number): number {
+  if (address < end) return Math.max(first, address)
+  throw new MicrovmiError(
+    'PROTOCOL',
+    `the debug console complains of 0x${address.toString(16)}, which was not asked for`,
+  )
+}
+
+function incomplete(address: number, words: number): MicrovmiError {
+  const where = `0x${address.toString(16)}`
+  return new MicrovmiError(
+    'PROTOCOL',
+    `the debug console does not give the ${words} words at ${where}: another version?`,
+  )
+}
+
+/** Copies the bytes of a line that are asked for. */
+function place(
+  line: { readonly address: number; readonly words: readonly bigint[] },
+  start: number,
+  into: Uint8Array,
+): void {
   for (const [index, word] of line.words.entries()) {
     let rest = word
     for (let byte = 0; byte < WORD; byte++, rest >>= 8n) {
       const offset = line.address + index * WORD + byte - start
       if (offset < 0 || offset >= into.length) continue
       into[offset] = Number(rest & 0xffn)
-      placed += 1
     }
   }
-  return placed
 }
 
 /** The longest aligned store that fits: 8, 4, 2 or 1 bytes. */

@@ -63,6 +63,14 @@ export function complaintIn(text: string): string | undefined {
   return undefined
 }
 
+/** The numbers of the breakpoints that `bl` lists: ` 0x0 e 1 x ffffffff80007d48 …`, number, state, hits and sort. */
+export function breakpointsIn(text: string): number[] {
+  return text.split(/\r?\n/).flatMap((line) => {
+    const [, number] = /^\s*0x([0-9a-f]{1,4}) [ed] /i.exec(line) ?? []
+    return number === undefined ? [] : [Number(`0x${number}`)]
+  })
+}
+
 function complaintOf(line: string): string | undefined {
   const [, complaint] = /^(?:[a-z]+: )?(?:error|Syntax error): *(.*)$/.exec(line) ?? []
   return complaint

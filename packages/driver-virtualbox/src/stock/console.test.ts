@@ -1,30 +1,17 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { createInterface } from 'node:readline'
 import { setTimeout } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
 import { ConsoleMemory } from './console-memory.ts'
 import { complaintIn, memoryLines, padded, storeCommand } from './console-text.ts'
 import { DebugConsole } from './debug-console.ts'
+import { Peers } from './peer-process.testing.ts'
 
-/** Of any bytes. */
-const anyText = fc.uint8Array({ maxLength: 60 }).map((bytes) => Buffer.from(bytes).toString('latin1'))
 const code = (expected: string) => expect.objectContaining({ code: expected })
-const PEER = fileURLToPath(new URL('./console-peer.testing.ts', import.meta.url))
-const children: ChildProcess[] = []
-afterEach(() => {
-  for (const child of children.splice(0)) child.kill('SIGKILL')
-})
-
-/** A console in a process of its own, for ours waits with its thread blocked. Returns its port. */
-async function peer(manner: string): Promise<number> {
-  const child = spawn(process.execPath, ['--import', 'tsx', PEER, manner], { stdio: ['ignore', 'pipe', 'inherit'] })
-  children.push(child)
-  const [port] = await once(createInterface({ input: child.stdout as NodeJS.ReadableStream }), 'line')
-  return Number(port)
-}
+/** The console's bytes are read as Latin-1. */
+const latin1 = fc.uint8Array({ maxLength: 200 }).map((bytes) => Buffer.from(bytes).toString('latin1'))
+const peers = new Peers(new URL('./console-peer.testing.ts', import.meta.url))
+const peer = (manner: string) => peers.start(manner)
+afterEach(() => peers.stop())
 
 describe('the text', () => {
   test('of memory and of complaints is told from everything else', () => {
@@ -66,7 +53,7 @@ describe('the text', () => {
 
   test('of any sort crashes nothing', () => {
     fc.assert(
-      fc.property(anyText, (text) => {
+      fc.property(latin1, (text) => {
         for (const line of memoryLines(`%%${text}\n${text}\nerror: ${text}`)) expect(line).toBeDefined()
         complaintIn(text)
       }),
@@ -95,14 +82,14 @@ describe('a console', () => {
     const console = new DebugConsole('127.0.0.1', await peer('well'), 5000)
     const memory = new ConsoleMemory(console)
     fc.assert(
-      fc.property(fc.nat(70_000), fc.integer({ min: 1, max: 3000 }), fc.nat(255), (address, length, seed) => {
+      fc.property(fc.nat(70_000), fc.integer({ min: 1, max: 600 }), fc.nat(255), (address, length, seed) => {
         const bytes = Uint8Array.from({ length }, (_, index) => (index * 7 + seed) % 256)
         memory.write(address, bytes)
         const back = new Uint8Array(length)
         expect(memory.read(address, back)).toBe(length)
         expect(back).toEqual(bytes)
       }),
-      { numRuns: 40 },
+      { numRuns: 20 },
     )
     const long = new Uint8Array(2 ** 19 + 100)
     expect(memory.read(5, long)).toBe(long.length)
@@ -111,7 +98,35 @@ describe('a console', () => {
     console.close()
   })
 
-  test('whose prompts and events come in between is understood', async () => {
+  test('gives scattered reads, failed ones among good ones, in few lines', { timeout: 30_000 }, async () => {
+    const console = new DebugConsole('127.0.0.1', await peer('well'), 5000)
+    const memory = new ConsoleMemory(console)
+    const bytes = Uint8Array.from({ length: 600 }, (_, index) => (index * 7) % 251)
+    memory.write(0, bytes)
+    const length = fc.oneof(fc.nat(40), fc.integer({ min: 2 ** 14, max: 2 ** 15 }))
+    const address = fc.oneof(fc.nat(500), fc.integer({ min: 2 ** 20 - 50, max: 2 ** 20 + 50 }))
+    fc.assert(
+      fc.property(fc.array(fc.record({ address, length }), { maxLength: 80 }), (wanted) => {
+        const reads = wanted.map((one) => ({ address: one.address, into: new Uint8Array(one.length) }))
+        const failures = new Map<number, number>()
+        memory.readMany(reads, (index, at) => {
+          expect(failures.has(index)).toBe(false)
+          failures.set(index, at)
+        })
+        for (const [index, read] of reads.entries()) {
+          const isGood = read.into.length === 0 || read.address + read.into.length <= 2 ** 20
+          expect(failures.get(index)).toBe(isGood ? undefined : Math.max(read.address, 2 ** 20))
+          if (!isGood || read.address >= 600) continue
+          const known = bytes.subarray(read.address, read.address + read.into.length)
+          expect(Buffer.compare(read.into.subarray(0, known.length), known)).toBe(0)
+        }
+      }),
+      { numRuns: 15 },
+    )
+    console.close()
+  })
+
+  test('whose prompts and events come in between is understood', { timeout: 20_000 }, async () => {
     const console = new DebugConsole('127.0.0.1', await peer('chatty'), 5000)
     const memory = new ConsoleMemory(console)
     for (let round = 0; round < 5; round++) {
@@ -133,28 +148,24 @@ describe('a console', () => {
     expect(() => new DebugConsole('127.0.0.1', port, 3000)).toThrow(code(expected))
   })
 
-  test('that says more than was asked, or complains, or has other text is believed in nothing', async () => {
-    const long = new DebugConsole('127.0.0.1', await peer('long'), 3000)
-    new ConsoleMemory(long).write(
-      0,
-      Uint8Array.from({ length: 64 }, (_, index) => index),
-    )
-    const back = new Uint8Array(8)
-    expect(new ConsoleMemory(long).read(8, back)).toBe(8)
-    expect([...back]).toEqual([8, 9, 10, 11, 12, 13, 14, 15])
-    expect(() => new ConsoleMemory(long).read(0, new Uint8Array(40_000))).toThrow(code('PROTOCOL'))
-    for (const [manner, expected] of [
-      ['complaining', 'HYPERVISOR'],
-      ['foreign', 'PROTOCOL'],
-    ] as const) {
-      const memory = new ConsoleMemory(new DebugConsole('127.0.0.1', await peer(manner), 3000))
-      expect(() => memory.read(0, new Uint8Array(8)), manner).toThrow(code(expected))
-      if (manner === 'complaining') expect(() => memory.write(0, back)).toThrow(code('HYPERVISOR'))
-    }
-  })
+  test.each([
+    ['long', 'PROTOCOL'],
+    ['complaining', 'HYPERVISOR'],
+    ['foreign', 'PROTOCOL'],
+  ])(
+    'that is %s, where memory was asked for, is believed in nothing: %s',
+    { timeout: 20_000 },
+    async (manner, expected) => {
+      const console = new DebugConsole('127.0.0.1', await peer(manner), 3000)
+      const memory = new ConsoleMemory(console)
+      expect(() => memory.read(0, new Uint8Array(8))).toThrow(code(expected))
+      expect(() => memory.read(0, new Uint8Array(4000))).toThrow(code(expected))
+      console.close()
+    },
+  )
 
-  test('that answers late does not answer the next line with it', async () => {
-    const console = new DebugConsole('127.0.0.1', await peer('late'), 500)
+  test('that answers late does not answer the next line with it', { timeout: 20_000 }, async () => {
+    const console = new DebugConsole('127.0.0.1', await peer('late'), 1500)
     expect(() => console.ask(['eb %%1 ff', 'dq %%0 L 1'])).toThrow(code('TIMEOUT'))
     // What is late arrives before the answer to this.
     await setTimeout(300)
@@ -164,19 +175,17 @@ describe('a console', () => {
     console.close()
   })
 
-  test('that stalls is TIMEOUT, that says too little PROTOCOL, that hangs up VM_GONE, that is not there VM_NOT_FOUND', async () => {
-    const stalling = new DebugConsole('127.0.0.1', await peer('stalling'), 300)
+  test('that stalls is TIMEOUT, that says too little PROTOCOL, that hangs up VM_GONE, that is not there VM_NOT_FOUND', {
+    timeout: 20_000,
+  }, async () => {
+    const stalling = new DebugConsole('127.0.0.1', await peer('stalling'), 1500)
     expect(() => stalling.ask(['dq %%0 L 1'])).toThrow(code('TIMEOUT'))
     const short = new ConsoleMemory(new DebugConsole('127.0.0.1', await peer('short'), 3000))
     expect(() => short.read(0, new Uint8Array(64))).toThrow(code('PROTOCOL'))
     const port = await peer('hanging-up')
     const ending = new DebugConsole('127.0.0.1', port, 3000)
     expect(() => ending.ask(['dq %%0 L 1'])).toThrow(code('VM_GONE'))
-    for (const child of children.splice(0)) {
-      const ended = once(child, 'exit')
-      child.kill('SIGKILL')
-      await ended
-    }
+    await peers.stop()
     expect(() => new DebugConsole('127.0.0.1', port, 1000)).toThrow(code('VM_NOT_FOUND'))
   })
 })

@@ -5,15 +5,15 @@ import { TcpSocket } from './tcp-socket.ts'
 /** An answer is some hundred KiB at most: see the batches of ConsoleMemory. */
 const ANSWER_LIMIT = 4 * 2 ** 20
 
-/**
- * Blanks that are sent to an answer at most, one for each piece at its beginning. The console sends an answer in small
- * pieces, the second when the first is acknowledged, which a system does 40 ms later, or with what it has to send.
- */
-const MOST_NUDGES = 8
-const BEGINNING = 2000
+/** What takes commands of the debug console: itself, or the GDB stub. */
+export interface CommandLine {
+  /** What is said to these commands; at most `MOST_LINE` characters in all, with one between two of them. */
+  ask(commands: readonly string[]): string
+  close(): void
+}
 
 /** A connection to VirtualBox's own debug console. It serves one client at a time. */
-export class DebugConsole {
+export class DebugConsole implements CommandLine {
   readonly #socket: TcpSocket
   readonly #timeout: number
   readonly #decoder = new TextDecoder('latin1')
@@ -39,16 +39,16 @@ export class DebugConsole {
     }
   }
 
-  /** What is said to these commands; at most `MOST_LINE` characters in all, with one between two of them. */
   ask(commands: readonly string[]): string {
     const previous = markerOf(this.#marker)
     const marker = markerOf(++this.#marker)
     const line = padded(`${commands.join(';')}; echo "${marker}"\n`, this.#sent)
     if (line.length > MOST_LINE + 100) throw new RangeError(`a line of ${line.length} characters for the console`)
     const deadline = performance.now() + this.#timeout
-    this.#send(line)
+    this.#sent += line.length
+    this.#socket.send(new TextEncoder().encode(line))
     // The prompt behind it is awaited too: what is sent before it may be lost.
-    const text = this.#until([`${marker}\r\n${PROMPT}`, `${marker}\n${PROMPT}`], deadline, MOST_NUDGES)
+    const text = this.#until([`${marker}\r\n${PROMPT}`, `${marker}\n${PROMPT}`], deadline)
     // What comes before the previous marker is the answer to a line that was given up.
     const given = text.lastIndexOf(previous)
     return text.slice(given < 0 ? 0 : given + previous.length, text.lastIndexOf(marker))
@@ -58,19 +58,13 @@ export class DebugConsole {
     this.#socket.close()
   }
 
-  #send(text: string): void {
-    this.#sent += text.length
-    this.#socket.send(new TextEncoder().encode(text))
-  }
-
   /** All that arrives until one of these texts has. */
-  #until(ends: readonly string[], deadline: number, nudges = 0): string {
+  #until(ends: readonly string[], deadline: number): string {
     let text = ''
-    for (let left = nudges; ; left--) {
+    for (;;) {
       const searched = Math.max(0, text.length - MOST_LINE)
       text += this.#decoder.decode(this.#socket.receive(deadline), { stream: true })
       if (ends.some((end) => text.includes(end, searched))) return text
-      if (left > 0 && text.length < BEGINNING) this.#send(' ')
       if (text.length > ANSWER_LIMIT) throw new MicrovmiError('PROTOCOL', 'the debug console does not stop talking')
     }
   }

@@ -1,106 +1,82 @@
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { open } from '@microvmi/core'
-import { afterAll, describe, expect, test } from 'vitest'
+import { open, supports } from '@microvmi/core'
+import { afterEach, beforeEach, expect, test } from 'vitest'
 import { virtualbox } from './driver.ts'
+import { ToldVBoxManage, type ToldVm } from './vboxmanage-program.testing.ts'
 
-const directory = mkdtempSync(join(tmpdir(), 'microvmi-test-'))
-afterAll(() => rmSync(directory, { recursive: true }))
+const code = (expected: string, message: unknown = expect.any(String)) =>
+  expect.objectContaining({ code: expected, message })
+const uuid = (digit: number) => `${String(digit).repeat(8)}-a858-4e6a-a256-87672488f787`
+const NAMES = ['a b', `"quoted" 'too'`, '../..', 'ünïcode 🐧', '$(touch /tmp/x); `id`', '-rf', 'x" {y}']
 
-const code = (expected: string, message = '') =>
-  expect.objectContaining({ code: expected, message: expect.stringContaining(message) })
-const uuid = (digit: number) => `31e5c8dc-a858-4e6a-a256-87672488f78${digit}`
-
-interface Told {
-  readonly name?: string
-  /** The debugger in the VM's settings file; none for a file that is not there. */
-  readonly guestDebug?: string
-  readonly info?: string
+let program: ToldVBoxManage
+const told = (...vms: ToldVm[]) => {
+  program[Symbol.dispose]()
+  program = new ToldVBoxManage(vms)
+  return { vboxmanage: program.path }
 }
+beforeEach(() => {
+  program = new ToldVBoxManage([])
+})
+afterEach(() => program[Symbol.dispose]())
 
-/** A VBoxManage that knows the VMs `name` and `twin` (two, one of them off), and one that is off. */
-function vboxmanage({ name = 'debian', guestDebug, info = 'cpus=2\nmemory=64\nVMState="running"' }: Told): string {
-  const place = mkdtempSync(join(directory, 'vm-'))
-  const settings = join(place, 'vm.vbox')
-  if (guestDebug !== undefined) writeFileSync(settings, `<VirtualBox><GuestDebug ${guestDebug}/></VirtualBox>`)
-  const quoted = name.replace(/[\\"]/g, '\\$&')
-  const say = (file: string, text: string) => writeFileSync(join(place, file), `${text}\n`)
-  const running = `"${name}" {${uuid(0)}}\n"twin" {${uuid(1)}}`
-  say('runningvms', running)
-  say('vms', `${running}\n"twin" {${uuid(2)}}\n"off" {${uuid(3)}}`)
-  say('info', `name="${quoted}"\nCfgFile="${settings.replace(/[\\"]/g, '\\$&')}"\n${info}`)
-  const program = join(place, 'VBoxManage')
-  writeFileSync(
-    program,
-    `#!/bin/sh\ncd '${place}'\ncase "$1" in\n--version) echo 7.2.22r175245;;\nlist) cat "$2";;\nshowvminfo) cat info;;\nesac\n`,
+test('names with spaces, quotes, slashes and unicode are found, and so are UUIDs in either case', async () => {
+  const options = told(...NAMES.map((name, index) => ({ name, uuid: uuid(index) })))
+  for (const [index, name] of NAMES.entries()) {
+    for (const vm of [name, uuid(index), uuid(index).toUpperCase()]) {
+      const opened = await open(virtualbox, { vm, ...options })
+      expect(opened).toMatchObject({ name, id: uuid(index) })
+      await opened.close()
+    }
+  }
+})
+
+test('what cannot be opened is told apart', async () => {
+  const options = told(
+    { name: 'twice', uuid: uuid(1) },
+    { name: 'twice', uuid: uuid(2) },
+    { name: 'off', uuid: uuid(3), state: 'poweroff' },
+    { name: 'on', uuid: uuid(4) },
   )
-  chmodSync(program, 0o700)
-  return program
-}
+  const opening = (vm: string, more: object = {}) => open(virtualbox, { vm, ...options, ...more })
+  await expect(opening('twice')).rejects.toEqual(code('VM_AMBIGUOUS', expect.stringContaining(uuid(2))))
+  await expect(opening('off')).rejects.toEqual(code('VM_NOT_FOUND', expect.stringContaining('startvm')))
+  await expect(opening('nobody')).rejects.toEqual(code('VM_NOT_FOUND', expect.stringContaining(`'on'`)))
+  await expect(opening('x'.repeat(9999))).rejects.toEqual(code('VM_NOT_FOUND', expect.not.stringMatching(/x{101}/)))
+  await expect(opening('on', { vboxmanage: '/nowhere/VBoxManage' })).rejects.toEqual(code('DRIVER_UNAVAILABLE'))
+  for (const address of ['', 'localhost:1', '127.0.0.1', '127.0.0.1:0', '127.0.0.1:65536', '::1:5', '1.2.3.4:5 ']) {
+    await expect(opening('on', { console: address })).rejects.toEqual(code('BAD_ARGUMENT'))
+    await expect(opening('on', { gdb: address })).rejects.toEqual(code('BAD_ARGUMENT'))
+  }
+})
 
-describe('opening', () => {
-  test('is by name, whatever that is, or by UUID', async () => {
-    for (const name of ['a b', `"'`, 'C:\\x\\"', '../../etc', '$(id); true', 'ünïcode 🙂', '-rf', uuid(3)]) {
-      const program = vboxmanage({ name })
-      for (const vm of [name, uuid(0).toUpperCase()]) {
-        const opened = await open(virtualbox, { vm, vboxmanage: program })
-        expect(opened).toMatchObject({ name, id: uuid(0), vcpuCount: 2 })
-        expect(opened.info.hypervisor).toBe('VirtualBox 7.2.22r175245')
-        await opened.close()
-      }
-    }
-  })
+test('without a debugger there are registers and no memory, and the reason is what to do', async () => {
+  const options = told({ name: 'on', uuid: uuid(1) })
+  const vm = await open(virtualbox, { vm: 'on', ...options })
+  expect([...vm.capabilities].sort()).toEqual(['memory.regions', 'msr.read', 'pause', 'registers.read'])
+  expect(vm.readRegisters(0)).toMatchObject({ rax: 0n, r15: 21n })
+  expect(vm.readRegisters(0).xcr0).toBeUndefined()
+  expect(supports(vm, 'memory.read')).toBe(false)
+  await vm.close()
+  const required = open(virtualbox, { vm: 'on', ...options, require: ['memory.read'] })
+  await expect(required).rejects.toEqual(
+    code('UNSUPPORTED', expect.stringContaining(`VBoxManage modifyvm ${uuid(1)} --guest-debug-provider native`)),
+  )
+})
 
-  test('of what is not there, is off, or is meant twice says so', async () => {
-    const program = vboxmanage({})
-    const failing = (vm: string) => expect(open(virtualbox, { vm, vboxmanage: program })).rejects
-    await failing('nobody').toThrow(code('VM_NOT_FOUND', 'Running: debian, twin'))
-    await failing('off').toThrow(code('VM_NOT_FOUND', 'is not running: start it'))
-    await failing('twin').toThrow(code('VM_AMBIGUOUS', uuid(2)))
-    const missing = open(virtualbox, { vm: 'debian', vboxmanage: join(directory, 'nothing') })
-    await expect(missing).rejects.toThrow(code('DRIVER_UNAVAILABLE'))
-  })
+test.each([
+  ['<GuestDebug provider="KD" io="TCP" address="127.0.0.1" port="1"/>', 'KD protocol'],
+  ['<GuestDebug provider="None" io="TCP" address="127.0.0.1" port="1"/>', 'nothing listens at 127.0.0.1:1'],
+  ['<GuestDebug provider="GDB" io="TCP" address="127.0.0.1" port="1"/>', 'nothing listens at 127.0.0.1:1'],
+  ['<GuestDebug provider="GDB" io="UDP" address="127.0.0.1" port="1"/>', 'switch it on'],
+])('%s is no console: %s', async (guestDebug, reason) => {
+  const options = told({ name: 'on', uuid: uuid(1), guestDebug })
+  await expect(open(virtualbox, { vm: 'on', ...options, require: ['memory.read'] })).rejects.toEqual(
+    code('UNSUPPORTED', expect.stringContaining(reason)),
+  )
+})
 
-  test.each([
-    ['no debugger', {}, 'console=ADDRESS:PORT'],
-    ['none chosen', { guestDebug: 'provider="None" io="None" port="0"' }, 'VBoxManage modifyvm "debian" --guest-debug'],
-    ['a GDB stub', { guestDebug: 'provider="GDB" io="TCP" port="1"' }, "of the sort 'gdb'"],
-    ['a console that was forgotten', { guestDebug: 'provider="None" io="TCP" port="1"' }, 'nothing listens'],
-  ])('with %s gives what there is, and tells the command for the rest', async (_, told, reason) => {
-    const program = vboxmanage(told)
-    const wanting = open(virtualbox, { vm: 'debian', vboxmanage: program, require: ['memory.read'] })
-    await expect(wanting).rejects.toThrow(code('UNSUPPORTED', reason))
-    await expect(wanting).rejects.toThrow(code('UNSUPPORTED', '--guest-debug-provider native'))
-    const vm = await open(virtualbox, { vm: 'debian', vboxmanage: program })
-    expect([...vm.capabilities].sort()).toEqual(['memory.regions', 'msr.read', 'pause', 'registers.read'])
-    await vm.close()
-  })
-
-  test('with a console that is no address and port is refused; with none, it is left alone', async () => {
-    const program = vboxmanage({ guestDebug: 'provider="None" io="TCP" port="1"' })
-    for (const console of [
-      '',
-      'localhost',
-      '127.0.0.1',
-      '127.0.0.1:0',
-      '127.0.0.1:65536',
-      'host:80',
-      '1:2:3:4:99999999',
-    ]) {
-      const failing = open(virtualbox, { vm: 'debian', vboxmanage: program, console })
-      await expect(failing, console).rejects.toThrow(code('BAD_ARGUMENT'))
-    }
-    const wanting = open(virtualbox, { vm: 'debian', vboxmanage: program, console: 'none', require: ['memory.write'] })
-    await expect(wanting).rejects.toThrow(code('UNSUPPORTED', 'the option `console` is none'))
-    const nobody = open(virtualbox, { vm: 'debian', vboxmanage: program, console: '[::1]:1' })
-    await expect(nobody).rejects.toThrow(code('VM_NOT_FOUND', 'nothing listens'))
-  })
-
-  test('of a VM that VBoxManage describes in another way is PROTOCOL', async () => {
-    for (const info of ['', 'cpus=none\nmemory=64', 'cpus=2\nmemory=-1', 'cpus=9999\nmemory=64']) {
-      const failing = open(virtualbox, { vm: 'debian', vboxmanage: vboxmanage({ info }) })
-      await expect(failing, info).rejects.toThrow(code('PROTOCOL', 'another version'))
-    }
-  })
+test('an address that the user gives has to be right', async () => {
+  const options = told({ name: 'on', uuid: uuid(1) })
+  await expect(open(virtualbox, { vm: 'on', ...options, console: '127.0.0.1:1' })).rejects.toEqual(code('VM_NOT_FOUND'))
+  await expect(open(virtualbox, { vm: 'on', ...options, gdb: '[::1]:1' })).rejects.toEqual(code('VM_NOT_FOUND'))
 })

@@ -1,12 +1,12 @@
-import { readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { badArgument, type Driver, defineDriver, MicrovmiError, register, type VmListing } from '@microvmi/core/driver'
-import { type ConsoleFound, VIRTUALBOX_POSSIBLE, VIRTUALBOX_PROMISES, VirtualBoxBackend } from './backend.ts'
-import { DebugConsole } from './debug-console.ts'
-import { runStateOf, VirtualBoxMachine } from './machine.ts'
-import { debuggerIn } from './settings-file.ts'
-import { findVBoxManage, VBoxManage } from './vboxmanage.ts'
-import { parseInfo, parseVms, type RegisteredVm } from './vboxmanage-output.ts'
+import { type Driver, defineDriver, MicrovmiError, register } from '@microvmi/core/driver'
+import { VIRTUALBOX_POSSIBLE, VIRTUALBOX_PROMISES, VirtualBoxBackend } from './backend.ts'
+import { openDebugger } from './debugger.ts'
+import { addressOption } from './debugger-address.ts'
+import { VirtualBoxMachine } from './machine.ts'
+import { listings, runningVm } from './registered-vms.ts'
+import { VBoxManage } from './vboxmanage.ts'
+import { findVBoxManage } from './vboxmanage-path.ts'
 
 /** What can be set when a VM is opened. */
 export interface VirtualBoxOptions {
@@ -14,6 +14,8 @@ export interface VirtualBoxOptions {
   readonly vboxmanage?: string
   /** The VM's debug console as `address:port`, where the VM's settings cannot be read; `none` not to use it. */
   readonly console?: string
+  /** The same for its GDB stub, where that is what is on. */
+  readonly gdb?: string
   /** Where core dumps are kept while they are read: VirtualBox writes there. Default: the temporary directory. */
   readonly directory?: string
 }
@@ -52,7 +54,7 @@ export const virtualbox: Driver<
     contract: { major: 0, minor: 1 },
     promises: VIRTUALBOX_PROMISES,
     possible: VIRTUALBOX_POSSIBLE,
-    options: { vboxmanage: 'string', console: 'string', directory: 'string' },
+    options: { vboxmanage: 'string', console: 'string', gdb: 'string', directory: 'string' },
 
     async probe() {
       try {
@@ -65,18 +67,23 @@ export const virtualbox: Driver<
     },
 
     async list({ timeout }) {
-      return listings(new VBoxManage(findVBoxManage(undefined), timeout))
+      return listings(new VBoxManage(findVBoxManage(undefined), timeout), timeout)
     },
 
     async open({ vm, options, timeout, signal }) {
-      const console = consoleOption(options.console)
+      const choice = { console: addressOption('console', options.console), gdb: addressOption('gdb', options.gdb) }
       const vboxmanage = new VBoxManage(findVBoxManage(options.vboxmanage), timeout)
       const { uuid, name } = runningVm(vboxmanage, vm)
       const machine = new VirtualBoxMachine(vboxmanage, uuid)
       const version = versionOf(vboxmanage)
+      const facts = machine.facts()
       if (signal?.aborted) throw new MicrovmiError('ABORTED', `opening virtualbox:${name} was given up`)
-      const found = openConsole(machine, console, timeout, name)
-      return new VirtualBoxBackend(machine, found, { version, directory: options.directory ?? tmpdir(), timeout })
+      const found = openDebugger(uuid, facts, choice, timeout)
+      return new VirtualBoxBackend(machine, facts, found, {
+        version,
+        directory: options.directory ?? tmpdir(),
+        timeout,
+      })
     },
   }),
 )
@@ -85,92 +92,4 @@ const PROBE_TIMEOUT = 5000
 
 function versionOf(vboxmanage: VBoxManage): string {
   return vboxmanage.ask('--version').trim().split('\n').at(-1) ?? 'unknown'
-}
-
-function listings(vboxmanage: VBoxManage): VmListing[] {
-  const running = new Set(parseVms(vboxmanage.ask('list', 'runningvms')).map(({ uuid }) => uuid))
-  return parseVms(vboxmanage.ask('list', 'vms')).map(({ name, uuid }) => {
-    const listing = { vm: uuid, name, id: uuid }
-    if (!running.has(uuid)) return { ...listing, state: 'stopped', hindrance: 'it is not running: start it' }
-    const state = parseInfo(vboxmanage.ask('showvminfo', uuid, '--machinereadable')).get('VMState')
-    return { ...listing, state: runStateOf(state) ?? 'unknown' }
-  })
-}
-
-function runningVm(vboxmanage: VBoxManage, vm: string): RegisteredVm {
-  const all = parseVms(vboxmanage.ask('list', 'vms'))
-  const named = all.filter(({ name }) => name === vm)
-  const [first, second] = named.length > 0 ? named : all.filter(({ uuid }) => uuid === vm.toLowerCase())
-  if (first && second) {
-    throw new MicrovmiError(
-      'VM_AMBIGUOUS',
-      `several VMs are called '${vm}': open one by its UUID (${named.map(({ uuid }) => uuid).join(', ')})`,
-    )
-  }
-  const running = parseVms(vboxmanage.ask('list', 'runningvms'))
-  if (first && running.some(({ uuid }) => uuid === first.uuid)) return first
-  const names = running.map(({ name }) => name).join(', ')
-  throw new MicrovmiError(
-    'VM_NOT_FOUND',
-    first
-      ? `${vm} is not running: start it with VBoxManage startvm`
-      : `VirtualBox has no VM '${vm.slice(0, 100)}'. Running: ${names || 'none of this user'}`,
-  )
-}
-
-/** The console at the address that the user gave, or else at the one in the VM's settings. */
-function openConsole(
-  machine: VirtualBoxMachine,
-  given: { readonly host: string; readonly port: number } | 'none' | undefined,
-  timeout: number,
-  name: string,
-): ConsoleFound {
-  const how =
-    `switch the debug console on while the VM is off, right before it is started: VBoxManage modifyvm "${name}" ` +
-    '--guest-debug-provider native --guest-debug-io-provider tcp --guest-debug-address 127.0.0.1 --guest-debug-port 12345'
-  if (given === 'none') return { console: undefined, reason: 'the option `console` is none' }
-  if (given) return opened(given, timeout)
-  const settings = settingsOf(machine)
-  if (settings === undefined) {
-    return {
-      console: undefined,
-      reason: `its settings cannot be read: give the option console=ADDRESS:PORT, or ${how}`,
-    }
-  }
-  const found = debuggerIn(settings)
-  if (!found) return { console: undefined, reason: how }
-  if (found.provider) {
-    return { console: undefined, reason: `its debugger is of the sort '${found.provider}', not the console: ${how}` }
-  }
-  try {
-    return opened(found, timeout)
-  } catch (error) {
-    if (!(error instanceof MicrovmiError) || (error.code !== 'VM_NOT_FOUND' && error.code !== 'PROTOCOL')) throw error
-    return { console: undefined, reason: `${error.message}: ${how}` }
-  }
-}
-
-function opened(at: { readonly host: string; readonly port: number }, timeout: number): ConsoleFound {
-  return { console: new DebugConsole(at.host, at.port, timeout), where: `${at.host}:${at.port}` }
-}
-
-/** The VM's settings file; undefined where this user may not read it, or it is another computer's. */
-function settingsOf(machine: VirtualBoxMachine): string | undefined {
-  const file = machine.info().get('CfgFile')
-  if (file === undefined) return undefined
-  try {
-    return readFileSync(file, 'utf8')
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === 'ENOENT' || code === 'EACCES' || code === 'EPERM') return undefined
-    throw error
-  }
-}
-
-function consoleOption(text: string | undefined): { host: string; port: number } | 'none' | undefined {
-  if (text === undefined || text === 'none') return text
-  const [, host = '', digits] = /^\[?([0-9a-f.:]+?)\]?:(\d{1,5})$/i.exec(text) ?? []
-  const port = Number(digits)
-  if (host === '' || port < 1 || port > 65_535) throw badArgument(`console is ADDRESS:PORT or none, not '${text}'`)
-  return { host, port }
 }

@@ -1,5 +1,5 @@
 import { delimiter } from 'node:path'
-import type { Fixture, Guest } from '@microvmi/conformance'
+import type { Fixture, Guest, Provocation } from '@microvmi/conformance'
 import type { Vm, VmBase } from '@microvmi/core'
 import { GUEST, knownContent, startVirtualBox, type VirtualBoxLab } from '@microvmi/lab-virtualbox'
 import { virtualbox } from './driver.ts'
@@ -15,11 +15,14 @@ export function inPath(lab: VirtualBoxLab): () => void {
   }
 }
 
+/** Which VM. */
+export interface LabVm {
+  readonly vcpus: number
+  readonly debugger: 'native' | 'gdb' | 'none'
+}
+
 /** A real VM, which is started again after a case has made it vanish. */
-export function virtualboxFixture(options: {
-  vcpus?: number
-  debugger?: 'native' | 'none'
-}): Fixture & AsyncDisposable {
+export function virtualboxFixture(vm: LabVm): Fixture & AsyncDisposable {
   let current: { readonly lab: VirtualBoxLab; readonly guest: Guest; readonly restore: () => void } | undefined
   let hasVanished = false
   const stop = async () => {
@@ -33,8 +36,8 @@ export function virtualboxFixture(options: {
       if (current && hasVanished) await stop()
       if (current) return current.guest
       hasVanished = false
-      const lab = await startVirtualBox({ vcpus: 1, memoryMiB: MEMORY_MIB, name: 'lab vm', ...options })
-      const guest = describe(lab, options.vcpus ?? 1, options.debugger === 'none', async () => {
+      const lab = await startVirtualBox({ memoryMiB: MEMORY_MIB, name: 'lab vm', ...vm })
+      const guest = describe(lab, vm, async () => {
         hasVanished = true
         await lab.kill()
       })
@@ -44,30 +47,52 @@ export function virtualboxFixture(options: {
     // VBoxManage takes 30 to 90 ms a call.
     slowness: 3,
     startup: 280_000,
+    reuse: true,
     [Symbol.asyncDispose]: stop,
   }
 }
 
-function describe(lab: VirtualBoxLab, vcpuCount: number, isSilent: boolean, vanish: () => Promise<void>): Guest {
+function describe(lab: VirtualBoxLab, vm: LabVm, vanish: () => Promise<void>): Guest {
   const known = knownContent()
   return {
     vm: lab.name,
     options: { directory: lab.directory, timeout: 10_000 },
-    sessions: isSilent ? 'several' : 'one',
-    vcpuCount,
+    sessions: vm.debugger === 'none' ? 'several' : 'one',
+    vcpuCount: vm.vcpus,
     memory: {
-      known: [{ address: GUEST.known + 3, bytes: known.subarray(3) }],
+      // Little more than a page: it is read in parts, too, at 20 ms each.
+      known: [{ address: GUEST.known + 3, bytes: known.subarray(3, 4500) }],
       end: MEMORY_MIB * 2 ** 20,
       hole: { start: MEMORY_MIB * 2 ** 20, length: 2 ** 20 },
-      scratch: { address: GUEST.scratch, length: 2 * 4096 },
+      // The GDB stub takes two minutes to put 8 KiB back after each case: breakpoints.virtualbox.lab.test.ts writes less.
+      ...(vm.debugger === 'gdb' ? {} : { scratch: { address: GUEST.scratch, length: 2 * 4096 } }),
     },
     registers: {
       absent: ['xcr0'],
       known: (vcpu) => (vcpu === 0 ? { r12: GUEST.r12, r13: GUEST.r13, lstar: GUEST.lstar } : {}),
       writable: { cr2: 0x1234_5678n },
     },
-    progressOf: (vm, vcpu) => (vcpu === 0 ? progress(vm) : undefined),
+    ...(vm.debugger === 'gdb' ? { provoke: { breakpoint: breakpointAt(lab.round) } } : {}),
+    progressOf: (opened, vcpu) => (vcpu === 0 ? progress(opened) : undefined),
     vanish,
+  }
+}
+
+/** The guest comes there all the time of its own accord. */
+function breakpointAt(address: bigint): Provocation<'breakpoint'> {
+  return {
+    request: { kind: 'breakpoint', address },
+    check(event) {
+      if (event.address !== address || event.vcpu !== 0) throw new Error(`vCPU ${event.vcpu} at ${event.address}`)
+    },
+    replies: {
+      registers: (event, vm) => {
+        const r15 = vm.readRegisters(0).r15 + 1n
+        event.reply({ registers: { r15 } })
+        const now = vm.readRegisters(0).r15
+        if (now !== r15) throw new Error(`r15 is ${now}, ${r15} was written`)
+      },
+    },
   }
 }
 

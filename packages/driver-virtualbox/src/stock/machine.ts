@@ -1,7 +1,7 @@
 import type { RunBackend, RunState } from '@microvmi/core/driver'
 import { MicrovmiError } from '@microvmi/core/driver'
 import type { VBoxManage } from './vboxmanage.ts'
-import { parseInfo } from './vboxmanage-output.ts'
+import { numberIn, parseInfo } from './vboxmanage-output.ts'
 
 /** What VirtualBox calls the states of a VM that is on (IMachine, MachineState, in lower case). */
 const STATES: Readonly<Record<string, RunState>> = {
@@ -17,8 +17,29 @@ export function runStateOf(name: string | undefined): RunState | undefined {
   return name === undefined ? undefined : STATES[name]
 }
 
+/** VirtualBox's own limits (include/VBox/param.h: VMM_MAX_CPU_COUNT, MM_RAM_MAX_IN_MB). */
+const MOST_VCPUS = 64
+const MOST_MIB = 2 * 2 ** 20
+
+/** What a VM is, as far as it does not change while it runs. */
+export interface MachineFacts {
+  readonly name: string
+  readonly vcpuCount: number
+  readonly memoryMiB: number
+  /** When it was opened. */
+  readonly isPaused: boolean
+  /** Its settings file. */
+  readonly settings: string | undefined
+}
+
+/** What can have a VM stand still for a moment. */
+export interface Stopping {
+  /** Does `work` with all vCPUs stopped, and leaves them as they were. */
+  whileStopped<T>(work: () => T): T
+}
+
 /** One VM that runs, by VBoxManage. */
-export class VirtualBoxMachine implements RunBackend {
+export class VirtualBoxMachine implements RunBackend, Stopping {
   readonly uuid: string
   readonly #vboxmanage: VBoxManage
   #stoppedByUs = false
@@ -34,12 +55,24 @@ export class VirtualBoxMachine implements RunBackend {
   }
 
   /** Writes all of memory to a file. It takes as long as it takes: `timeout` is for a VM's whole memory. */
-  dump(file: string, timeout: number): void {
-    this.#vboxmanage.run(['debugvm', this.uuid, 'dumpvmcore', `--filename=${file}`], timeout)
+  dump(file: string, timeout: number): Promise<void> {
+    return this.#vboxmanage.work(['debugvm', this.uuid, 'dumpvmcore', `--filename=${file}`], timeout)
   }
 
   info(): ReadonlyMap<string, string> {
     return parseInfo(this.#vboxmanage.ask('showvminfo', this.uuid, '--machinereadable'))
+  }
+
+  /** Throws `PROTOCOL` where VBoxManage says what no VirtualBox does. */
+  facts(): MachineFacts {
+    const info = this.info()
+    return {
+      name: info.get('name') ?? this.uuid,
+      vcpuCount: numberIn(info, 'cpus', MOST_VCPUS),
+      memoryMiB: numberIn(info, 'memory', MOST_MIB),
+      isPaused: runStateOf(info.get('VMState')) === 'paused',
+      settings: info.get('CfgFile'),
+    }
   }
 
   pause(): void {
@@ -64,7 +97,6 @@ export class VirtualBoxMachine implements RunBackend {
     if (this.state() !== state) this.#control(state === 'running' ? 'resume' : 'pause')
   }
 
-  /** Does `work` with all vCPUs stopped, and leaves them as they were. */
   whileStopped<T>(work: () => T): T {
     if (this.state() === 'paused') return work()
     this.#control('pause')

@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, mkdtempSync, openSync, readSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import {
   type MemoryBackend,
@@ -7,9 +7,10 @@ import {
   type MemoryRange,
   MicrovmiError,
   type PiecesOptions,
+  type ScatteredRead,
 } from '@microvmi/core/driver'
 import type { ConsoleMemory } from './console-memory.ts'
-import { type DumpedRange, rangeOf, rangesInDump } from './core-dump.ts'
+import { DumpFile } from './dump-file.ts'
 import type { VirtualBoxMachine } from './machine.ts'
 import { parsePhysical } from './vboxmanage-output.ts'
 
@@ -38,6 +39,10 @@ export class VirtualBoxMemory implements MemoryBackend {
 
   read(address: number, into: Uint8Array): number {
     return this.#needConsole().read(address, into)
+  }
+
+  readMany(reads: readonly ScatteredRead[], failed: (index: number, address: number) => void): void {
+    this.#needConsole().readMany(reads, failed)
   }
 
   write(address: number, from: Uint8Array): number {
@@ -69,7 +74,7 @@ export class VirtualBoxMemory implements MemoryBackend {
       yield* inPieces(wanted, buffer, this.#console.read.bind(this.#console))
       return
     }
-    const dump = this.#dump(total)
+    const dump = await this.#dump(total)
     try {
       yield* inPieces(wanted, buffer, (address, into) => dump.read(address, into))
     } finally {
@@ -77,60 +82,24 @@ export class VirtualBoxMemory implements MemoryBackend {
     }
   }
 
-  #dump(total: number): Dump {
+  async #dump(total: number): Promise<DumpFile> {
     const timeout = this.#timeout + DUMP_START + Math.ceil(total / 2 ** 20) * DUMP_PER_MIB
+    // Nobody else may look into it.
     const directory = mkdtempSync(join(this.#directory, 'microvmi-'))
+    const remove = () => rmSync(directory, { recursive: true, force: true })
     try {
       const file = join(directory, 'core')
-      this.#machine.dump(file, timeout)
-      return new Dump(file)
-    } finally {
-      // An open file stays until it is closed.
-      rmSync(directory, { recursive: true, force: true })
+      await this.#machine.dump(file, timeout)
+      return new DumpFile(file, remove)
+    } catch (error) {
+      remove()
+      throw error
     }
   }
 
   #needConsole(): ConsoleMemory {
     if (this.#console) return this.#console
     throw new MicrovmiError('UNSUPPORTED', 'memory is read and written through the debug console, which is not on')
-  }
-}
-
-/** A core dump that is open. */
-class Dump {
-  readonly #fd: number
-  readonly #ranges: readonly DumpedRange[]
-
-  constructor(file: string) {
-    this.#fd = openSync(file, 'r')
-    try {
-      const readAt = (offset: number, length: number) => {
-        const bytes = new Uint8Array(length)
-        return bytes.subarray(0, readSync(this.#fd, bytes, 0, length, offset))
-      }
-      this.#ranges = rangesInDump(readAt, fstatSync(this.#fd).size)
-    } catch (error) {
-      closeSync(this.#fd)
-      throw error
-    }
-  }
-
-  /** Fills `into` and returns its length, or the offset of what is not in the dump. */
-  read(address: number, into: Uint8Array): number {
-    for (let done = 0; done < into.length; ) {
-      const range = rangeOf(this.#ranges, address + done)
-      if (!range) return done
-      const at = address + done - range.address
-      const length = Math.min(into.length - done, range.length - at)
-      const read = readSync(this.#fd, into, done, length, range.offset + at)
-      if (read === 0) return done
-      done += read
-    }
-    return into.length
-  }
-
-  close(): void {
-    closeSync(this.#fd)
   }
 }
 

@@ -8,8 +8,8 @@ import {
   type Segment,
 } from '@microvmi/core/driver'
 import { complaintIn } from './console-text.ts'
-import type { DebugConsole } from './debug-console.ts'
-import type { VirtualBoxMachine } from './machine.ts'
+import type { CommandLine } from './debug-console.ts'
+import type { Stopping, VirtualBoxMachine } from './machine.ts'
 import { parseRegisters } from './vboxmanage-output.ts'
 
 const REQUIRED = [
@@ -53,10 +53,12 @@ const WRITABLE = [...REQUIRED] as const
 export class VirtualBoxRegisters implements RegisterBackend {
   readonly writable: ReadonlySet<RegisterName> = new Set(WRITABLE)
   readonly #machine: VirtualBoxMachine
-  readonly #console: DebugConsole | undefined
+  readonly #stopping: Stopping
+  readonly #console: CommandLine | undefined
 
-  constructor(machine: VirtualBoxMachine, console: DebugConsole | undefined) {
+  constructor(machine: VirtualBoxMachine, stopping: Stopping, console: CommandLine | undefined) {
     this.#machine = machine
+    this.#stopping = stopping
     this.#console = console
   }
 
@@ -81,7 +83,7 @@ export class VirtualBoxRegisters implements RegisterBackend {
         `register ${wrong[0]} was set to 0x${wrong[1].toString(16)} and is 0x${is}: VirtualBox keeps some bits`,
       )
     }
-    this.#machine.whileStopped(set)
+    this.#stopping.whileStopped(set)
   }
 
   /** An MSR by VirtualBox's name for it. */

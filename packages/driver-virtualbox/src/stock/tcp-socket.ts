@@ -1,8 +1,6 @@
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
 import { MicrovmiError } from '@microvmi/core/driver'
-
-/** What the worker tells: see tcp-worker.js. */
-type Report = { readonly connected: true } | { readonly bytes: Uint8Array } | { readonly ended: string }
+import { type TcpOrder, type TcpReport, type TcpWorkerData, workerSource } from './tcp-worker.ts'
 
 /**
  * A TCP connection with blocking calls, each with a deadline: a guest may stand still while its answer is awaited. A
@@ -22,8 +20,9 @@ export class TcpSocket {
     this.#where = `${host}:${port}`
     const { port1, port2 } = new MessageChannel()
     this.#reports = port1
-    this.#worker = new Worker(new URL('./tcp-worker.js', import.meta.url), {
-      workerData: { host, port, reports: port2, count: this.#count },
+    this.#worker = new Worker(workerSource(), {
+      eval: true,
+      workerData: { host, port, reports: port2, count: this.#count } satisfies TcpWorkerData,
       transferList: [port2],
       // Loaders of this process are not the worker's business.
       execArgv: [],
@@ -42,14 +41,14 @@ export class TcpSocket {
   /** Hands all of it over to be sent. */
   send(bytes: Uint8Array): void {
     if (this.#ended !== undefined) throw this.#gone()
-    this.#reports.postMessage({ bytes })
+    this.#order({ bytes })
   }
 
   /** What has arrived, at least one byte; waits until `deadline` (of `performance.now()`). */
   receive(deadline: number): Uint8Array {
     const report = this.#next(deadline)
     if (!('bytes' in report)) throw this.#gone()
-    this.#reports.postMessage({ taken: report.bytes.length })
+    this.#order({ taken: report.bytes.length })
     return report.bytes
   }
 
@@ -82,15 +81,19 @@ export class TcpSocket {
     this.#worker.removeAllListeners('message')
     this.#worker.unref()
     this.#ended ??= ''
-    this.#reports.postMessage({ end: true })
+    this.#order({ end: true })
     this.#reports.close()
   }
 
-  #next(deadline: number): Report {
+  #order(order: TcpOrder): void {
+    this.#reports.postMessage(order)
+  }
+
+  #next(deadline: number): TcpReport {
     for (;;) {
       if (this.#ended !== undefined) throw this.#gone()
       const before = Atomics.load(this.#count, 0)
-      const report: Report | undefined = receiveMessageOnPort(this.#reports)?.message
+      const report: TcpReport | undefined = receiveMessageOnPort(this.#reports)?.message
       if (report) {
         if ('ended' in report) this.#ended = report.ended
         return report

@@ -26,14 +26,11 @@ export function parseInfo(text: string): Map<string, string> {
   for (const line of text.split(/\r?\n/)) {
     const [, quoted, plain, value] = /^(?:"(.*?)"|([^"=]+))=(.*)$/s.exec(line) ?? []
     const key = quoted ?? plain
-    if (key !== undefined && value !== undefined) values.set(key, unquoted(value))
+    if (key === undefined || value === undefined) continue
+    const [, inQuotes] = /^"(.*)"$/s.exec(value) ?? []
+    values.set(key, inQuotes?.replaceAll(/\\(["\\])/g, '$1') ?? value)
   }
   return values
-}
-
-function unquoted(value: string): string {
-  const [, inner] = /^"(.*)"$/s.exec(value) ?? []
-  return inner === undefined ? value : inner.replace(/\\(["\\])/g, '$1')
 }
 
 /** A number of `showvminfo`, within bounds; throws `PROTOCOL`. */

@@ -6,11 +6,9 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { rangeOf, rangesInDump } from './core-dump.ts'
 import { registersOf } from './registers.ts'
 import { debuggerIn } from './settings-file.ts'
-import { complaintIn, findVBoxManage, isGone, VBoxManage } from './vboxmanage.ts'
+import { complaintIn, isGone, VBoxManage } from './vboxmanage.ts'
 import { numberIn, parseInfo, parsePhysical, parseRegisters, parseVms } from './vboxmanage-output.ts'
 
-/** Of any bytes. */
-const anyText = fc.uint8Array({ maxLength: 60 }).map((bytes) => Buffer.from(bytes).toString('latin1'))
 const code = (expected: string) => expect.objectContaining({ code: expected })
 const UUID = '31e5c8dc-a858-4e6a-a256-87672488f787'
 
@@ -22,18 +20,26 @@ describe('what VBoxManage prints', () => {
         const text = `WARNING: The vboxdrv kernel module is not loaded.\n${all.map((name) => `"${name}" {${UUID}}\n`).join('')}`
         expect(parseVms(text).map(({ name }) => name)).toEqual(all)
       }),
-      { examples: [[['a "b" {c}', '', `x" {${UUID}} "y`, '/../;$(x)', 'ü', '\u2028']]] },
+      { examples: [[['a "b" {c}', '', 'a\u2028b', `x" {${UUID}} "y`, '/../;$(x)', 'ü']]] },
     )
   })
 
   test('says what a VM is', () => {
-    const info = parseInfo('name="a \\"b\\" \\\\c"\ncpus=2\n"floppy-0-0"="/x/y=z.img"\nVMState="running"\n\nnonsense\n')
+    const info = parseInfo('name="a "b" c"\ncpus=2\n"floppy-0-0"="/x/y=z.img"\nVMState="running"\n\nnonsense\n')
     expect(Object.fromEntries(info)).toEqual({
-      name: 'a "b" \\c',
+      name: 'a "b" c',
       cpus: '2',
       'floppy-0-0': '/x/y=z.img',
       VMState: 'running',
     })
+    const escaped = fc.string().filter((text) => !/[\r\n]/.test(text))
+    fc.assert(
+      fc.property(escaped, (name) => {
+        const written = name.replaceAll(/["\\]/g, '\\$&')
+        expect(parseInfo(`name="${written}"\n`).get('name')).toBe(name)
+      }),
+      { examples: [['C:\\Users\\a "b"\\']] },
+    )
     expect(numberIn(info, 'cpus', 64)).toBe(2)
     for (const value of ['0', '65', '-1', '1e3', '']) {
       expect(() => numberIn(new Map([['cpus', value]]), 'cpus', 64)).toThrow(code('PROTOCOL'))
@@ -132,7 +138,7 @@ GC Phys Range                     pbR3
 
   test('of any other sort crashes nothing', () => {
     fc.assert(
-      fc.property(anyText, (text) => {
+      fc.property(fc.string({ unit: 'binary' }), (text) => {
         parseVms(text)
         parseInfo(text)
         parseRegisters(text, 0)
@@ -244,6 +250,17 @@ describe('running VBoxManage', () => {
     expect(isGone('VBoxManage: error: Already paused')).toBe(false)
   })
 
+  test('fails likewise where it takes its time', async () => {
+    await program('work', 'sleep 0.1').work(['x'], 5000)
+    await expect(program('long', 'exec sleep 10').work(['x'], 100)).rejects.toEqual(code('TIMEOUT'))
+    await expect(program('bad', 'echo "VBoxManage: error: No" >&2; exit 1').work(['x'], 5000)).rejects.toEqual(
+      expect.objectContaining({ code: 'HYPERVISOR', message: 'VBoxManage x: No' }),
+    )
+    await expect(new VBoxManage(join(directory, 'nothing'), 1).work(['x'], 1000)).rejects.toEqual(
+      code('DRIVER_UNAVAILABLE'),
+    )
+  })
+
   test('makes a call again that stands still', () => {
     const once = join(directory, 'was-here')
     const standing = program('standing', `[ -e '${once}' ] && echo "$1" && exit\ntouch '${once}'\nexec sleep 10`, 5000)
@@ -251,14 +268,5 @@ describe('running VBoxManage', () => {
     expect(standing.ask('list').trim()).toBe('list')
     expect(performance.now() - begin).toBeLessThan(4000)
     expect(() => program('still', 'exec sleep 10', 300).ask('list')).toThrow(code('TIMEOUT'))
-  })
-
-  test('finds it where the user says, or in the path', () => {
-    expect(findVBoxManage('/opt/VBoxManage')).toBe('/opt/VBoxManage')
-    program('VBoxManage', '')
-    const before = process.env.PATH
-    process.env.PATH = directory
-    expect(findVBoxManage(undefined)).toBe(join(directory, 'VBoxManage'))
-    process.env.PATH = before
   })
 })

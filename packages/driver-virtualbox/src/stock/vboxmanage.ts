@@ -1,7 +1,8 @@
-import { execFileSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
-import { delimiter, join } from 'node:path'
+import { execFile, execFileSync } from 'node:child_process'
+import { promisify } from 'node:util'
 import { MicrovmiError } from '@microvmi/core/driver'
+
+const execFileAsync = promisify(execFile)
 
 /** `dumpvmcore` says nothing, listings are short: what is longer comes from something else. */
 const OUTPUT_LIMIT = 2 ** 24
@@ -39,42 +40,58 @@ export class VBoxManage {
     return this.run(args, Math.max(1, deadline - performance.now()))
   }
 
-  /** What it prints. `timeout` is for what takes longer than an exchange. */
+  /** What it prints. */
   run(args: readonly string[], timeout = this.#timeout): string {
     try {
       return execFileSync(this.path, args, {
+        ...this.#options(timeout),
         encoding: 'utf8',
-        timeout: Math.ceil(timeout),
-        killSignal: 'SIGKILL',
-        maxBuffer: OUTPUT_LIMIT,
         stdio: ['ignore', 'pipe', 'pipe'],
-        windowsHide: true,
-        env: { ...process.env, ...LOCALE },
       })
     } catch (error) {
-      throw failure(this.path, args, timeout, error as NodeJS.ErrnoException & { stderr?: string })
+      throw this.#failure(args, timeout, error as Failed)
     }
+  }
+
+  /** A call that takes its time: the event loop goes on meanwhile. */
+  async work(args: readonly string[], timeout: number): Promise<void> {
+    try {
+      await execFileAsync(this.path, args, this.#options(timeout))
+    } catch (error) {
+      throw this.#failure(args, timeout, error as Failed)
+    }
+  }
+
+  #options(timeout: number) {
+    return {
+      timeout: Math.ceil(timeout),
+      killSignal: 'SIGKILL',
+      maxBuffer: OUTPUT_LIMIT,
+      windowsHide: true,
+      env: { ...process.env, ...LOCALE },
+    } as const
+  }
+
+  #failure(args: readonly string[], timeout: number, error: Failed): MicrovmiError {
+    const cause = { cause: error }
+    const what = `VBoxManage ${args.slice(0, 2).join(' ')}`
+    if (error.code === 'ENOENT') {
+      return new MicrovmiError('DRIVER_UNAVAILABLE', `there is no program ${this.path}`, cause)
+    }
+    if (error.code === 'EACCES') return new MicrovmiError('DENIED', `no right to run ${this.path}`, cause)
+    // execFile tells that it has killed the program, execFileSync has a code for it.
+    if (error.code === 'ETIMEDOUT' || error.killed) {
+      return new MicrovmiError('TIMEOUT', `${what} did not end within ${Math.round(timeout)} ms`, cause)
+    }
+    const stderr = error.stderr ?? ''
+    const complaint = complaintIn(stderr)
+    if (isGone(stderr)) return new MicrovmiError('VM_GONE', `the VM does not run any more: ${complaint}`, cause)
+    return new MicrovmiError('HYPERVISOR', `${what}: ${complaint || error.message}`, cause)
   }
 }
 
-function failure(
-  path: string,
-  args: readonly string[],
-  timeout: number,
-  error: NodeJS.ErrnoException & { stderr?: string },
-): MicrovmiError {
-  const cause = { cause: error }
-  const what = `VBoxManage ${args.slice(0, 2).join(' ')}`
-  if (error.code === 'ENOENT') return new MicrovmiError('DRIVER_UNAVAILABLE', `there is no program ${path}`, cause)
-  if (error.code === 'EACCES') return new MicrovmiError('DENIED', `no right to run ${path}`, cause)
-  if (error.code === 'ETIMEDOUT') {
-    return new MicrovmiError('TIMEOUT', `${what} did not end within ${Math.round(timeout)} ms`, cause)
-  }
-  const complaint = complaintIn(error.stderr ?? '')
-  if (isGone(error.stderr ?? ''))
-    return new MicrovmiError('VM_GONE', `the VM does not run any more: ${complaint}`, cause)
-  return new MicrovmiError('HYPERVISOR', `${what}: ${complaint || error.message}`, cause)
-}
+/** What running a program fails with. */
+type Failed = NodeJS.ErrnoException & { readonly stderr?: string; readonly killed?: boolean }
 
 /** The first line of VBoxManage's complaint, without its name. */
 export function complaintIn(stderr: string): string {
@@ -86,28 +103,5 @@ export function complaintIn(stderr: string): string {
 export function isGone(stderr: string): boolean {
   return /is not currently running|VBOX_E_OBJECT_NOT_FOUND|machine state: (PoweredOff|Aborted|Saved)|Could not find a registered machine|Machine is not running/i.test(
     stderr,
-  )
-}
-
-/** Where VBoxManage is, as VirtualBox's installers put it: the option, the path, then the usual places. */
-export function findVBoxManage(option: string | undefined): string {
-  if (option !== undefined) return option
-  const isWindows = process.platform === 'win32'
-  const program = isWindows ? 'VBoxManage.exe' : 'VBoxManage'
-  const { PATH = '', VBOX_MSI_INSTALL_PATH, VBOX_INSTALL_PATH } = process.env
-  const directories = [
-    ...[VBOX_MSI_INSTALL_PATH, VBOX_INSTALL_PATH].filter((path) => path !== undefined),
-    ...PATH.split(delimiter),
-    ...(isWindows ? ['C:\\Program Files\\Oracle\\VirtualBox'] : ['/usr/bin', '/usr/local/bin', '/usr/lib/virtualbox']),
-    ...(process.platform === 'darwin' ? ['/Applications/VirtualBox.app/Contents/MacOS'] : []),
-  ]
-  const found = directories
-    .filter((directory) => directory !== '')
-    .map((directory) => join(directory, program))
-    .find((path) => existsSync(path))
-  if (found !== undefined) return found
-  throw new MicrovmiError(
-    'DRIVER_UNAVAILABLE',
-    'VBoxManage was not found: install VirtualBox, or give its path as the option vboxmanage',
   )
 }

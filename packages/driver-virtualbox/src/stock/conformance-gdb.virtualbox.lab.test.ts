@@ -1,0 +1,3 @@
+import { conformsOn } from './conformance.testing.ts'
+
+conformsOn({ vcpus: 2, debugger: 'gdb' })
