@@ -16,6 +16,9 @@ const elsewhere = new Map([
   ['windows', './labs/windows/src/host-runner.ts'],
 ])
 
+/** Labs whose files mostly wait, or run in machines of one processor. */
+const twoFiles = new Set(['kvm', 'kvmi', 'xen-intel', 'virtualbox'])
+
 function runnerOf(lab: string): { runner?: string } {
   const runner = elsewhere.get(lab)
   return runner === undefined ? {} : { runner }
@@ -46,10 +49,9 @@ export default defineConfig({
           ...runnerOf(lab),
           include: testsOf(lab),
           exclude: outside,
-          // A lab has the machine to itself: one file at a time, after the unit tests and the labs before it. Files of
-          // labs/kvm run in machines of their own, and those of kvmi mostly wait.
+          // A lab has the machine to itself: one file at a time, after the unit tests and the labs before it.
           sequence: { groupOrder: index + 1 },
-          maxWorkers: lab === 'kvm' || lab === 'kvmi' ? 2 : 1,
+          maxWorkers: twoFiles.has(lab) ? 2 : 1,
           testTimeout: 120_000,
           hookTimeout: 300_000,
         },

@@ -162,6 +162,19 @@ test('every step of one vCPU, also while it steps over an access of ours', async
   expectAsFound()
 })
 
+test('a step that nobody has heard of when its intercept ends is the last', async () => {
+  const vm = await opened()
+  const all = vm.intercept({ kind: 'singlestep' }, () => {})
+  expect(guest.views.vcpus.map(({ isStepping }) => isStepping)).toEqual([true, true])
+  // Its request stays in the ring: no turn of the event loop.
+  expect(guest.access(0, OTHER, WRITE)).toBe(true)
+  all.close()
+  expect(guest.runs(0)).toBe(true)
+  expect(guest.views.vcpus.map(({ isStepping }) => isStepping)).toEqual([false, false])
+  await vm.close()
+  expectAsFound()
+})
+
 test('vCPUs that are put in a view stay there, whatever step is before them', async () => {
   const vm = await opened()
   const view = vm.views.create()

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { xen } from './index.ts'
 import { withHiddenBreakpoint } from './provocations.testing.ts'
 import { SessionNote } from './session-note.ts'
-import { viewStateOf } from './views.ts'
+import { viewStateOf, XenViews } from './views.ts'
 import { Xen } from './xen.ts'
 
 const PAGE = 4096
@@ -117,22 +117,20 @@ describe('a domain with views', () => {
   })
 
   test('views that a killed session has left are taken back', async () => {
+    const host = Xen.open()
+    const note = new SessionNote(guest.uuid)
+    new XenViews(host, guest.domid, 'off', note, () => 1).create()
+    expect(viewStateOf(host, guest.domid)).toBe('on')
+    // No process has this number (Linux, PID_MAX_LIMIT is 2^22).
+    writeFileSync(`/run/microvmi-xen/${guest.uuid}`, `${2 ** 22} 1`)
     {
-      await using left = await session(guest, facts)
-      left.vm.memory.setAccess(facts.scratch[0] ?? 0, PAGE, 'r')
-      const host = Xen.open()
-      expect(viewStateOf(host, guest.domid)).toBe('on')
-      // No process has this number (Linux, PID_MAX_LIMIT is 2^22).
-      writeFileSync(`/run/microvmi-xen/${guest.uuid}`, `${2 ** 22} 1`)
-      {
-        await using at = await session(guest, facts)
-        expect(at.vm.info.warnings).toEqual([expect.stringContaining('killed')])
-        expect(viewStateOf(host, guest.domid)).toBe('off')
-        await at.goesOn()
-      }
-      host.close()
+      await using at = await session(guest, facts)
+      expect(at.vm.info.warnings).toEqual([expect.stringContaining('killed')])
+      expect(viewStateOf(host, guest.domid)).toBe('off')
+      await at.goesOn()
     }
-    expect(new SessionNote(guest.uuid).leftBehind()).toBeUndefined()
+    expect(note.leftBehind()).toBeUndefined()
+    host.close()
   })
 })
 

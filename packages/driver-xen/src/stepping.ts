@@ -59,7 +59,6 @@ export class Stepping {
 
   /** A vCPU has stepped; what was to be done is done, and returned. */
   stepped(vcpu: number): Step | undefined {
-    this.#on.add(vcpu)
     const step = this.#steps.get(vcpu)
     this.#steps.delete(vcpu)
     step?.behind?.()

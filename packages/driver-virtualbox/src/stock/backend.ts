@@ -14,7 +14,7 @@ export const VIRTUALBOX_PROMISES = ['memory.regions', 'registers.read', 'msr.rea
 const BY_DEBUGGER = ['memory.read', 'memory.write', 'registers.write'] as const
 
 /** What the GDB stub gives beyond. */
-const BY_STUB = ['events.breakpoint', 'reply.registers'] as const
+const BY_STUB = ['events.breakpoint', 'events.singlestep', 'reply.registers', 'reply.step'] as const
 
 /** What needs the VM's debugger. */
 export const VIRTUALBOX_POSSIBLE = [...BY_DEBUGGER, ...BY_STUB] as const

@@ -10,9 +10,12 @@ import {
 } from '@microvmi/core/driver'
 import type { GdbStub } from './gdb-stub.ts'
 
+/** What is asked for in all steps of a vCPU, or of any. */
+type StepRequest = InterceptRequest<'singlestep'>
+
 /**
- * Breakpoints through the GDB stub. A hit stops the whole VM; the stub does not say which vCPU has hit what, so it is
- * found by where the vCPUs stand.
+ * Breakpoints and single steps through the GDB stub. A hit stops the whole VM; the stub does not say which vCPU has hit
+ * what, so it is found by where the vCPUs stand. While a vCPU steps, the others stand still.
  */
 export class GdbEvents implements EventBackend {
   readonly #stub: GdbStub
@@ -20,11 +23,17 @@ export class GdbEvents implements EventBackend {
   readonly #vcpuCount: number
   /** Breakpoints by core's number of the request. */
   readonly #armed = new Map<number, bigint>()
+  /** Requests for steps, by their numbers. */
+  readonly #stepRequests = new Map<number, StepRequest>()
+  /** vCPUs of which a reply has asked a step. */
+  readonly #asked = new Set<number>()
   readonly #held = new Set<BackendEvent>()
   /** vCPUs whose hit was told since the VM stands still. */
   readonly #standing = new Set<number>()
   #sink: EventSink | undefined
   #hasFailed = false
+  /** Steps are to be made as soon as nobody else holds the VM. */
+  #isDue = false
 
   constructor(stub: GdbStub, registers: RegisterBackend, vcpuCount: number) {
     this.#stub = stub
@@ -36,9 +45,14 @@ export class GdbEvents implements EventBackend {
     this.#sink = sink
     this.#stub.watch(() => this.#look())
     this.#stub.beforeResuming = () => this.#stepOver()
+    this.#stub.letGoByOne = () => this.#stepSoon()
   }
 
   arm(request: InterceptRequest, armed: number): void {
+    if (request.kind === 'singlestep') {
+      this.#armSteps(request, armed)
+      return
+    }
     if (request.kind !== 'breakpoint') throw unsupported(`events of kind ${request.kind}`)
     if (!('address' in request)) throw unsupported('breakpoints at guest-physical addresses')
     if (request.addressSpace !== undefined) throw unsupported('breakpoints in one address space')
@@ -46,32 +60,44 @@ export class GdbEvents implements EventBackend {
     if (BigInt.asUintN(64, request.address) !== request.address) throw badArgument('the address has more than 64 bits')
     if (!this.#isArmed(request.address)) this.#stub.setBreakpoint(request.address)
     this.#armed.set(armed, request.address)
-    this.#stub.keepAlive(true)
+    this.#keepAlive()
   }
 
   disarm(armed: number): void {
+    if (this.#stepRequests.delete(armed)) {
+      this.#keepAlive()
+      if (this.#isDue && !this.#hasFailed) this.#goOn()
+      return
+    }
     const address = this.#armed.get(armed)
     this.#armed.delete(armed)
-    if (this.#armed.size === 0) this.#stub.keepAlive(false)
+    this.#keepAlive()
     if (address === undefined || this.#hasFailed || this.#isArmed(address)) return
     this.#stub.clearBreakpoint(address)
     // A hit that nobody has seen yet is nobody's now.
-    if (!this.#stub.isHalted && this.#stub.hasStopped()) this.#goOn()
+    if (!this.#stub.isHalted && this.#stub.hasStopped()) {
+      this.#stub.hold('event')
+      this.#stub.letGo('event')
+    }
   }
 
-  reply(event: BackendEvent, { registers }: Reply): void {
+  reply(event: BackendEvent, { registers, step }: Reply): void {
     try {
+      if (typeof step === 'object') throw unsupported('views')
       if (registers) this.#registers.write?.(event.vcpu, registers)
+      if (step === true) this.#asked.add(event.vcpu)
     } finally {
       this.#held.delete(event)
-      if (this.#held.size === 0 && !this.#hasFailed) this.#stub.letGo('event')
+      if (this.#held.size === 0 && !this.#hasFailed) this.#goOn()
     }
   }
 
   /** Takes every breakpoint out, and lets the VM go on. */
   release(): void {
-    for (const armed of [...this.#armed.keys()]) this.disarm(armed)
+    for (const armed of [...this.#armed.keys(), ...this.#stepRequests.keys()]) this.disarm(armed)
     this.#held.clear()
+    this.#asked.clear()
+    this.#isDue = false
     if (!this.#hasFailed) this.#stub.letGo('event')
   }
 
@@ -88,9 +114,13 @@ export class GdbEvents implements EventBackend {
       if (hits.length === 0) this.#stub.letGo('event')
       for (const event of hits) this.#sink?.deliver(event)
     } catch (error) {
-      this.#giveUp()
-      this.#sink?.fail(error instanceof Error ? error : new MicrovmiError('PROTOCOL', String(error)))
+      this.#fail(error)
     }
+  }
+
+  #fail(error: unknown): void {
+    this.#giveUp()
+    this.#sink?.fail(error instanceof Error ? error : new MicrovmiError('PROTOCOL', String(error)))
   }
 
   /** The VM goes on when its debugger has gone, and no breakpoint is left. */
@@ -114,20 +144,83 @@ export class GdbEvents implements EventBackend {
     const standing = [...this.#standing]
     this.#standing.clear()
     for (const vcpu of standing) {
-      const { rip } = this.#registers.read(vcpu)
-      if (!this.#isArmed(rip)) continue
-      this.#stub.clearBreakpoint(rip)
-      try {
-        this.#stub.step(vcpu)
-      } finally {
-        this.#stub.setBreakpoint(rip)
-      }
+      if (this.#isArmed(this.#registers.read(vcpu).rip)) this.#step(vcpu)
     }
   }
 
+  /** After the last answer: vCPUs that are to step do so first. */
   #goOn(): void {
+    this.#isDue = this.#toStep().length > 0
+    if (this.#isDue) this.#stepSoon()
+    else this.#stub.letGo('event')
+  }
+
+  #armSteps(request: StepRequest, armed: number): void {
+    if (request.vcpu !== undefined && request.vcpu >= this.#vcpuCount)
+      throw badArgument(`there is no vCPU ${request.vcpu}`)
+    this.#stepRequests.set(armed, request)
+    this.#keepAlive()
+    if (request.onlyAsked === true || this.#stub.isHeldBy('event')) return
     this.#stub.hold('event')
-    this.#stub.letGo('event')
+    this.#goOn()
+  }
+
+  /** vCPUs that are to execute one instruction before the VM goes on. */
+  #toStep(): number[] {
+    const all = Array.from({ length: this.#vcpuCount }, (_, vcpu) => vcpu)
+    return all.filter((vcpu) => this.#asked.has(vcpu) || this.#listeners(vcpu, false).length > 0)
+  }
+
+  /** The requests that a step of a vCPU answers to. */
+  #listeners(vcpu: number, isAsked: boolean): number[] {
+    const wanting = [...this.#stepRequests].filter(
+      ([, request]) => (request.vcpu ?? vcpu) === vcpu && (isAsked || request.onlyAsked !== true),
+    )
+    return wanting.map(([number]) => number)
+  }
+
+  #stepSoon(): void {
+    if (this.#isDue) setImmediate(() => this.#stepAll())
+  }
+
+  /** On the event loop: one instruction of each vCPU that is to step, and the events of that. */
+  #stepAll(): void {
+    if (!this.#isDue || this.#hasFailed || this.#stub.isHeldBy('pause')) return
+    this.#isDue = false
+    try {
+      const events: BackendEvent[] = []
+      for (const vcpu of this.#toStep()) {
+        const isAsked = this.#asked.delete(vcpu)
+        this.#standing.delete(vcpu)
+        if (!this.#step(vcpu)) continue
+        const armed = this.#listeners(vcpu, isAsked)
+        const registers = this.#registers.read(vcpu)
+        const fields = { address: registers.rip }
+        const event = { kind: 'singlestep', armed, vcpu, stops: 'vm', complete: true, fields } as const
+        if (armed.length > 0) events.push({ ...event, registers: () => registers })
+      }
+      for (const event of events) this.#held.add(event)
+      if (events.length === 0) this.#goOn()
+      for (const event of events) this.#sink?.deliver(event)
+    } catch (error) {
+      this.#fail(error)
+    }
+  }
+
+  /** Whether the vCPU has executed an instruction: one that waits for an interrupt does not. */
+  #step(vcpu: number): boolean {
+    const { rip } = this.#registers.read(vcpu)
+    const isArmed = this.#isArmed(rip)
+    if (isArmed) this.#stub.clearBreakpoint(rip)
+    try {
+      return this.#stub.step(vcpu)
+    } finally {
+      if (isArmed) this.#stub.setBreakpoint(rip)
+    }
+  }
+
+  #keepAlive(): void {
+    this.#stub.keepAlive(this.#armed.size + this.#stepRequests.size > 0)
   }
 
   #isArmed(address: bigint): boolean {

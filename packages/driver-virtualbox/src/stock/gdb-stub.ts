@@ -8,6 +8,8 @@ import { TcpSocket } from './tcp-socket.ts'
 const ANSWER_LIMIT = 4 * 2 ** 20
 /** Milliseconds after which no further vCPU says that it has halted: the stub looks every 32. */
 const QUIET = 300
+/** Milliseconds that an instruction may take. */
+const STEP_TIME = 2000
 /** What interrupts a target (GDB manual, "Interrupts"). */
 const INTERRUPT = 3
 
@@ -31,6 +33,8 @@ export class GdbStub implements CommandLine {
   readonly leftovers: number
   /** Called with all vCPUs halted, when the VM is about to go on. */
   beforeResuming = (): void => {}
+  /** Called when one of several has let the VM go. */
+  letGoByOne = (): void => {}
 
   /**
    * Connecting halts the VM; it goes on before this returns. Throws `VM_NOT_FOUND`, `BUSY` when the stub has a client,
@@ -52,6 +56,10 @@ export class GdbStub implements CommandLine {
       if (!(error instanceof MicrovmiError) || error.code !== 'TIMEOUT') throw error
       throw new MicrovmiError('BUSY', `the GDB stub at ${host}:${port} does not greet: another client holds it`)
     }
+  }
+
+  isHeldBy(holder: Holder): boolean {
+    return this.#holders.has(holder)
   }
 
   /** Whether somebody holds the VM. */
@@ -95,7 +103,11 @@ export class GdbStub implements CommandLine {
 
   /** The VM goes on when nobody else holds it. */
   letGo(holder: Holder): void {
-    if (!this.#holders.delete(holder) || this.isHalted) return
+    if (!this.#holders.delete(holder)) return
+    if (this.isHalted) {
+      this.letGoByOne()
+      return
+    }
     try {
       this.beforeResuming()
     } finally {
@@ -103,15 +115,30 @@ export class GdbStub implements CommandLine {
     }
   }
 
-  /** Has one vCPU of a VM that is held execute one instruction. */
-  step(vcpu: number): void {
+  /** Has one vCPU of a VM that is held execute one instruction. False for one that only waits for an interrupt. */
+  step(vcpu: number): boolean {
     const deadline = performance.now() + this.#timeout
     const answer = this.#request(`Hg${(vcpu + 1).toString(16)}`)
     if (answer !== 'OK') throw refused('choosing a vCPU', answer)
     const before = this.#stops
     this.#send('s', deadline)
-    while (this.#stops === before) this.#noteStop(this.#next(deadline))
+    const hasStepped = this.#awaitStep(before, Math.min(deadline, performance.now() + STEP_TIME))
+    if (!hasStepped) {
+      this.#socket.send(Uint8Array.of(INTERRUPT))
+      while (this.#stops === before) this.#noteStop(this.#next(deadline))
+    }
     this.#stops = before
+    return hasStepped
+  }
+
+  #awaitStep(before: number, deadline: number): boolean {
+    try {
+      while (this.#stops === before) this.#noteStop(this.#next(deadline))
+      return true
+    } catch (error) {
+      if (error instanceof MicrovmiError && error.code === 'TIMEOUT') return false
+      throw error
+    }
   }
 
   /** Whether a vCPU has stopped since the VM went on. */
