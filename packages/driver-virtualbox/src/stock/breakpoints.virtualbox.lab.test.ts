@@ -56,3 +56,28 @@ test('breakpoints of an app that is killed are taken out by its successor, which
   await setTimeout(500)
   expect(count()).toBeGreaterThan(after)
 })
+
+test('a breakpoint is followed step by step', async (context) => {
+  await using lab = await prepared(context, () => startVirtualBox({ vcpus: 2, debugger: 'gdb' }))
+  const { vboxmanage, round, name } = lab
+  const require = ['memory.read', 'events.breakpoint', 'events.singlestep', 'reply.step'] as const
+  await using vm = await open(virtualbox, { vm: name, vboxmanage, timeout: 10_000, require })
+  const addresses: bigint[] = []
+  const steps = vm.intercept({ kind: 'singlestep', onlyAsked: true }, ({ vcpu, address }) => {
+    expect(vcpu).toBe(0)
+    addresses.push(address)
+    return { step: addresses.length < 3 }
+  })
+  for await (const event of vm.intercept({ kind: 'breakpoint', address: round })) {
+    event.reply({ step: true })
+    break
+  }
+  await expect.poll(() => addresses.length, { timeout: 20_000 }).toBe(3)
+  steps.close()
+  expect(addresses.every((address) => address > round && address < round + 32n)).toBe(true)
+  expect(new Set(addresses).size).toBe(3)
+  const count = () => vm.memory.readUint64(GUEST.count)
+  const before = count()
+  await setTimeout(1000)
+  expect(count()).toBeGreaterThan(before)
+})

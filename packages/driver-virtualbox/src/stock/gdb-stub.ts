@@ -8,8 +8,6 @@ import { TcpSocket } from './tcp-socket.ts'
 const ANSWER_LIMIT = 4 * 2 ** 20
 /** Milliseconds after which no further vCPU says that it has halted: the stub looks every 32. */
 const QUIET = 300
-/** Milliseconds that an instruction may take. */
-const STEP_TIME = 2000
 /** What interrupts a target (GDB manual, "Interrupts"). */
 const INTERRUPT = 3
 
@@ -115,30 +113,15 @@ export class GdbStub implements CommandLine {
     }
   }
 
-  /** Has one vCPU of a VM that is held execute one instruction. False for one that only waits for an interrupt. */
-  step(vcpu: number): boolean {
+  /** Has one vCPU of a VM that is held execute one instruction. */
+  step(vcpu: number): void {
     const deadline = performance.now() + this.#timeout
     const answer = this.#request(`Hg${(vcpu + 1).toString(16)}`)
     if (answer !== 'OK') throw refused('choosing a vCPU', answer)
     const before = this.#stops
     this.#send('s', deadline)
-    const hasStepped = this.#awaitStep(before, Math.min(deadline, performance.now() + STEP_TIME))
-    if (!hasStepped) {
-      this.#socket.send(Uint8Array.of(INTERRUPT))
-      while (this.#stops === before) this.#noteStop(this.#next(deadline))
-    }
+    while (this.#stops === before) this.#noteStop(this.#next(deadline))
     this.#stops = before
-    return hasStepped
-  }
-
-  #awaitStep(before: number, deadline: number): boolean {
-    try {
-      while (this.#stops === before) this.#noteStop(this.#next(deadline))
-      return true
-    } catch (error) {
-      if (error instanceof MicrovmiError && error.code === 'TIMEOUT') return false
-      throw error
-    }
   }
 
   /** Whether a vCPU has stopped since the VM went on. */

@@ -185,6 +185,7 @@ describe('breakpoints', () => {
     const { events } = await armed()
     for (const request of [
       { kind: 'singlestep' },
+      { kind: 'singlestep', vcpu: 0 },
       { kind: 'breakpoint', physicalAddress: 0 },
       { kind: 'breakpoint', address: 1n, method: 'software' },
       { kind: 'breakpoint', address: 1n, addressSpace: 0n },
@@ -192,6 +193,39 @@ describe('breakpoints', () => {
       expect(() => events.arm(request, 9)).toThrow(code('UNSUPPORTED'))
     }
     expect(() => events.arm({ kind: 'breakpoint', address: -1n }, 9)).toThrow(code('BAD_ARGUMENT'))
+    expect(() => events.arm({ kind: 'singlestep', vcpu: 2, onlyAsked: true }, 9)).toThrow(code('BAD_ARGUMENT'))
+  })
+
+  test('are stepped from where a reply asks for it, and the VM goes on behind that', { timeout: 20_000 }, async () => {
+    const { stub, events, until } = await armed()
+    events.arm({ kind: 'singlestep', onlyAsked: true }, 8)
+    for (let count = 1; count <= 3; count += 2) {
+      const hit = await until(count)
+      expect(hit?.kind).toBe('breakpoint')
+      if (hit) events.reply(hit, { step: true })
+      const step = await until(count + 1)
+      expect(step).toMatchObject({ kind: 'singlestep', vcpu: 1, armed: [8], stops: 'vm', fields: { address: ADDRESS } })
+      expect(stub.isHalted).toBe(true)
+      if (step) events.reply(step, {})
+    }
+    events.disarm(7)
+    events.disarm(8)
+    await setTimeout(300)
+    expect(stub.isHalted).toBe(false)
+  })
+
+  test('are stepped from when the VM is not paused any more', { timeout: 20_000 }, async () => {
+    const { stub, events, delivered, until } = await armed()
+    events.arm({ kind: 'singlestep', onlyAsked: true }, 8)
+    const hit = await until(1)
+    stub.hold('pause')
+    if (hit) events.reply(hit, { step: true })
+    await setTimeout(100)
+    expect(delivered).toHaveLength(1)
+    stub.letGo('pause')
+    expect(await until(2)).toMatchObject({ kind: 'singlestep', vcpu: 1 })
+    events.release()
+    expect(stub.isHalted).toBe(false)
   })
 
   test('end with VM_GONE when the VM has gone', { timeout: 20_000 }, async () => {
