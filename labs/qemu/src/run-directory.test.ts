@@ -61,20 +61,23 @@ describe.skipIf(process.platform !== 'linux')('on Linux, which has /proc', () =>
     }
   })
 
-  test('one whose QEMU lives is kept, and one whose QEMU has ended is removed by the next', async () => {
-    const directory = directories.create('process', 0)
-    age(directory)
-    const pid = await qemuOf(directory)
-    noteOwner(directory, pid)
-    expect(processIn(directory)).toBe(pid)
-    expect(directories.running()).toEqual([directory])
-    directories.create('process', 0)
-    expect(existsSync(directory)).toBe(true)
-    for (const child of children.splice(0)) await end(child)
-    expect(processIn(directory)).toBeUndefined()
-    directories.create('process', 0)
-    expect(existsSync(directory)).toBe(false)
-  })
+  test.each(['qemu-system-x86_64', 'bochs'])(
+    'one whose %s lives is kept, and one whose emulator has ended is removed by the next',
+    async (emulator) => {
+      const directory = directories.create('process', 0)
+      age(directory)
+      const pid = await started(`/root/usr/bin/${emulator}`, `${directory}/console`)
+      noteOwner(directory, pid)
+      expect(processIn(directory)).toBe(pid)
+      expect(directories.running()).toEqual([directory])
+      directories.create('process', 0)
+      expect(existsSync(directory)).toBe(true)
+      for (const child of children.splice(0)) await end(child)
+      expect(processIn(directory)).toBeUndefined()
+      directories.create('process', 0)
+      expect(existsSync(directory)).toBe(false)
+    },
+  )
 
   test('one that is being started is kept, for a while', () => {
     const directory = directories.create('process', 0)

@@ -14,8 +14,11 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { LabUnavailable } from '@microvmi/lab-debian'
 
-/** A lab starts its QEMU within this time, in milliseconds. */
+/** A lab starts its emulator within this time, in milliseconds. */
 const START_LIMIT = 60_000
+
+/** The programs that machines run in. */
+const EMULATOR = /^(?:qemu-system-|bochs$)/
 
 /** The file that makes a directory one of ours; what it says is who ends the guest. */
 const MARKER = 'microvmi-lab'
@@ -81,22 +84,22 @@ export function noteOwner(directory: string, pid: number): void {
   renameSync(whole, join(directory, PID))
 }
 
-/** The QEMU that a directory belongs to, if it lives: this user's, and one that was told of this directory. */
+/** The emulator that a directory belongs to, if it lives: this user's, and one that was told of this directory. */
 export function processIn(directory: string): number | undefined {
   const text = read(join(directory, PID)) ?? ''
   if (!/^[1-9]\d*$/.test(text)) return undefined
   if (lstat(`/proc/${text}`)?.uid !== process.getuid?.()) return undefined
   // The number may long be another process's. What ended and is still in the table has no command line.
   const words = (read(`/proc/${text}/cmdline`) ?? '').split('\0')
-  const isQemu = words.some((word) => basename(word).startsWith('qemu-system-'))
-  return isQemu && words.some((word) => word.includes(`${directory}/`)) ? Number(text) : undefined
+  const isEmulator = words.some((word) => EMULATOR.test(basename(word)))
+  return isEmulator && words.some((word) => word.includes(`${directory}/`)) ? Number(text) : undefined
 }
 
 export function keeperOf(directory: string): Keeper {
   return read(join(directory, MARKER)) === 'command' ? 'command' : 'process'
 }
 
-/** Just made by another process, which has not noted its QEMU yet; or left by one that was killed before it could. */
+/** Just made by another process, which has not noted its emulator yet; or left by one that was killed before it could. */
 function isStarting(directory: string): boolean {
   const marker = lstat(join(directory, MARKER))
   return marker !== undefined && !existsSync(join(directory, PID)) && Date.now() - marker.mtimeMs < START_LIMIT
