@@ -36,29 +36,29 @@ export async function wholeDump(vm: PaperVm, file: string): Promise<number> {
 
 /** Nanoseconds for all registers of vCPU 0, of a paused VM. */
 export function registers(vm: PaperVm, reads: number): number {
+  return atRest(vm, reads, () => vm.readRegisters(0))
+}
+
+/** Nanoseconds for a read of one page, again and again, of a paused VM. */
+export function pageRead(vm: PaperVm, address: number, reads: number): number {
+  const into = new Uint8Array(4096)
+  return atRest(vm, reads, () => vm.memory.read(address, into))
+}
+
+/** Nanoseconds for a read of a word, again and again, of a paused VM. */
+export function wordRead(vm: PaperVm, address: number, reads: number): number {
+  return atRest(vm, reads, () => vm.memory.readUint64(address))
+}
+
+function atRest(vm: PaperVm, times: number, work: () => void): number {
   const lease = vm.pause()
   try {
     const started = performance.now()
-    for (let read = 0; read < reads; read++) vm.readRegisters(0)
-    return nanosecondsSince(started) / reads
+    for (let time = 0; time < times; time++) work()
+    return nanosecondsSince(started) / times
   } finally {
     lease.end()
   }
-}
-
-/** Nanoseconds for a read of one page, again and again. */
-export function pageRead(vm: PaperVm, address: number, reads: number): number {
-  const into = new Uint8Array(4096)
-  const started = performance.now()
-  for (let read = 0; read < reads; read++) vm.memory.read(address, into)
-  return nanosecondsSince(started) / reads
-}
-
-/** Nanoseconds for a read of a word, again and again. */
-export function wordRead(vm: PaperVm, address: number, reads: number): number {
-  const started = performance.now()
-  for (let read = 0; read < reads; read++) vm.memory.readUint64(address)
-  return nanosecondsSince(started) / reads
 }
 
 /** Events a second: writes of CR3, `events` of them for each value. */
