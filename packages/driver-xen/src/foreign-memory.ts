@@ -33,6 +33,8 @@ export class ForeignMemory {
   readonly #handle: number
   readonly #mappings = new Set<Mapping>()
   #frames = new BigUint64Array(1024)
+  /** Halves of the frames: no BigInt is made for each. */
+  #words = new Uint32Array(this.#frames.buffer)
   #errors = new Int32Array(1024)
 
   constructor(xen: Xen, domid: number) {
@@ -51,10 +53,16 @@ export class ForeignMemory {
   mapEach(gfnOf: (index: number) => number, pages: number, protection: number): Mapping | undefined {
     if (pages > this.#frames.length) {
       this.#frames = new BigUint64Array(pages)
+      this.#words = new Uint32Array(this.#frames.buffer)
       this.#errors = new Int32Array(pages)
     }
     const { foreignmemory, koffi } = this.#xen.libraries
-    for (let index = 0; index < pages; index++) this.#frames[index] = BigInt(gfnOf(index))
+    const words = this.#words
+    for (let index = 0; index < pages; index++) {
+      const gfn = gfnOf(index)
+      words[2 * index] = gfn
+      words[2 * index + 1] = gfn / 2 ** 32
+    }
     const address = Number(foreignmemory.map(this.#handle, this.#domid, protection, pages, this.#frames, this.#errors))
     if (address === 0) return undefined
     const present = new Uint8Array(pages)

@@ -19,6 +19,8 @@ const BLOCK_LIMIT = 1024
 const LONG = 2 ** 20
 /** Windows are mapped in one call; core asks for 1 GiB at most. */
 const READ_WRITE = PROT_READ | PROT_WRITE
+/** Reads, and milliseconds, for which nobody looks at the domain: looking at the clock takes longer than a small read. */
+const UNSEEN = { reads: 64, milliseconds: 20 }
 
 /**
  * The guest's memory, mapped. What is kept is mappings and no copies: reads see what the guest has now. A page that the
@@ -35,6 +37,9 @@ export class GuestMemory implements MemoryBackend {
   readonly #windows = new Map<Uint8Array, Mapping>()
   #lastNumber = -1
   #last: Mapping | undefined
+  /** Reads until somebody looks again. */
+  #unseen = 0
+  #timer: NodeJS.Timeout | undefined
 
   /** @param look throws when the domain has gone; cheap */
   constructor(foreign: ForeignMemory, map: MemoryMap, look: () => void) {
@@ -44,7 +49,8 @@ export class GuestMemory implements MemoryBackend {
   }
 
   read(address: number, into: Uint8Array): number {
-    this.#look()
+    if (this.#unseen > 0) this.#unseen -= 1
+    else this.#lookAtLast()
     if (into.length >= LONG) return this.#readLong(address, into)
     for (let done = 0; done < into.length; ) {
       const at = address + done
@@ -158,9 +164,19 @@ export class GuestMemory implements MemoryBackend {
 
   /** Lets go of all mappings: `ForeignMemory.close` unmaps them. */
   close(): void {
+    clearTimeout(this.#timer)
     this.#blocks.clear()
     this.#last = undefined
     this.#foreign.close()
+  }
+
+  #lookAtLast(): void {
+    this.#look()
+    this.#unseen = UNSEEN.reads
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined
+      this.#unseen = 0
+    }, UNSEEN.milliseconds).unref()
   }
 
   #readLong(address: number, into: Uint8Array): number {
