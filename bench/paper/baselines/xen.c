@@ -23,6 +23,8 @@
 #include <xenforeignmemory.h>
 
 #define BATCH 1024
+/* CR4.OSXSAVE: without it there is no record of XSAVE. */
+#define OSXSAVE (1u << 18)
 
 static xc_interface *xen;
 static xenforeignmemory_handle *foreign;
@@ -98,7 +100,8 @@ static double registers(int all, long count)
 		record(HVM_SAVE_CODE(LAPIC), &apic, sizeof apic);
 		record(HVM_SAVE_CODE(LAPIC_REGS), &apic_registers, sizeof apic_registers);
 		record(HVM_SAVE_CODE(MTRR), &mtrr, sizeof mtrr);
-		record(CPU_XSAVE_CODE, xsave, sizeof xsave);
+		if (cpu.cr4 & OSXSAVE)
+			record(CPU_XSAVE_CODE, xsave, sizeof xsave);
 	}
 	double elapsed = wall_now() - started;
 	xc_domain_unpause(xen, domain);
