@@ -4,7 +4,7 @@ import { boxOf } from './statistics.ts'
 
 // Lengths are in pixels.
 const WIDTH = 860
-const LEFT = 190
+const LEFT = 230
 const RIGHT = 40
 const TOP = 96
 const ROW = 30
@@ -42,7 +42,7 @@ function panelHeight({ series }: Measured): number {
 /** How to read a box. */
 function legend(): string {
   const say =
-    'box: the middle half of the values, with their median; diamond: mean; whiskers: within 1.5 boxes; circles: beyond'
+    'box: the middle half of the values, with their median, which is told at the left, too; diamond: mean; whiskers: within 1.5 boxes; circles: beyond'
   const sample = box(
     { lower: 36, upper: 60, median: 50, mean: 54, low: 22, high: 76, outliers: [86] },
     { x: (value) => value, y: 72, color: '#777' },
@@ -79,7 +79,8 @@ function row(
   const { scale, y } = place
   const shown = boxOf(values)
   const said = `${name}: median ${written(shown.median, scale)} ${scale.unit}, ${values.length} values`
-  const label = `<text x="${LEFT - 12}" y="${y + 4}" text-anchor="end">${escaped(name)}</text>`
+  const median = `<tspan fill="#777" dx="8">${written(shown.median, scale)}</tspan>`
+  const label = `<text x="${LEFT - 12}" y="${y + 4}" text-anchor="end">${escaped(name)}${median}</text>`
   return `<g><title>${escaped(said)}</title>${label}${box(shown, place)}</g>`
 }
 

@@ -48,7 +48,7 @@ function tasksAtRest(guest: XenGuest, page: number): Task[] {
           each((vm) => registers(vm, READS.registers)),
         ),
         cProgram(program, ['registers', domid, 'all', READS.registers]),
-        cProgram(program, ['registers', domid, 'cpu', READS.registers], 'C, one record of five'),
+        cProgram(program, ['registers', domid, 'cpu', READS.registers], 'C, the CPU record alone'),
         ...compared(guest, 'registers', 'ns'),
       ],
     },
