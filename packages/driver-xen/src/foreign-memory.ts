@@ -24,6 +24,8 @@ export interface Mapping {
   /** Which pages are there, from the first on; all of them where it is as long as the mapping. */
   readonly present: Uint8Array
   readonly pages: number
+  /** Each page by itself, once it was asked for: making a view takes longer than copying a page. */
+  readonly views: Uint8Array[]
 }
 
 /** Maps a domain's pages: libxenforeignmemory. */
@@ -77,7 +79,7 @@ export class ForeignMemory {
       return undefined
     }
     const bytes = new Uint8Array(koffi.view(address, pages * PAGE_SIZE))
-    const mapping = { address, bytes, present, pages }
+    const mapping: Mapping = { address, bytes, present, pages, views: [] }
     this.#mappings.add(mapping)
     return mapping
   }

@@ -251,6 +251,16 @@ const SMALL = 16
 function copy(mapping: Mapping | undefined, offset: number, length: number, into: Uint8Array, at: number): void {
   if (!mapping) return
   const { bytes } = mapping
-  if (length > SMALL) into.set(bytes.subarray(offset, offset + length), at)
+  if (length === PAGE_SIZE && offset % PAGE_SIZE === 0) into.set(viewOf(mapping, offset / PAGE_SIZE), at)
+  else if (length > SMALL) into.set(bytes.subarray(offset, offset + length), at)
   else for (let index = 0; index < length; index++) into[at + index] = bytes[offset + index] ?? 0
+}
+
+function viewOf({ bytes, views }: Mapping, page: number): Uint8Array {
+  let view = views[page]
+  if (!view) {
+    view = bytes.subarray(page * PAGE_SIZE, (page + 1) * PAGE_SIZE)
+    views[page] = view
+  }
+  return view
 }
