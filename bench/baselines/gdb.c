@@ -2,7 +2,6 @@
  * The limit for breakpoint events: a client of QEMU's gdbstub that does no more than it must. For each hit: the
  * registers, one step over, on.
  * usage: gdb SOCKET ADDRESS COUNT      prints nanoseconds for one hit
- *        gdb SOCKET registers COUNT    prints nanoseconds for one read of the registers
  */
 #include "timing.h"
 #include <sys/socket.h>
@@ -51,7 +50,7 @@ static char ask(const char *data)
 int main(int argc, char **argv)
 {
 	if (argc != 4)
-		return fail("usage: gdb SOCKET ADDRESS|registers COUNT");
+		return fail("usage: gdb SOCKET ADDRESS COUNT");
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	strncpy(address.sun_path, argv[1], sizeof address.sun_path - 1);
 	fd = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -60,22 +59,12 @@ int main(int argc, char **argv)
 	/* Connecting has stopped the VM, and the stub says so before it answers. */
 	if (ask("qSupported:multiprocess+") == 'T')
 		receive_packet();
-	long count = atol(argv[3]);
-	if (strcmp(argv[2], "registers") == 0) {
-		double before = wall_now();
-		for (long i = 0; i < count; i++)
-			if (ask("g") == 'E')
-				return fail("registers");
-		printf("%.1f\n", (wall_now() - before) / count);
-		send_packet("vCont;c");
-		close(fd);
-		return 0;
-	}
 	char insert[64], remove[64];
 	snprintf(insert, sizeof insert, "Z1,%llx,1", strtoull(argv[2], NULL, 0));
 	snprintf(remove, sizeof remove, "z1,%llx,1", strtoull(argv[2], NULL, 0));
 	if (ask(insert) != 'O')
 		return fail(insert);
+	long count = atol(argv[3]);
 	double started = 0;
 	for (long hit = 0; hit <= count; hit++) {
 		if (ask("vCont;c") != 'T')

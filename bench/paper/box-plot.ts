@@ -42,7 +42,7 @@ function panelHeight({ series }: Measured): number {
 /** How to read a box. */
 function legend(): string {
   const say =
-    'box: the middle half of the values, with their median, which is told at the left, too; diamond: mean; whiskers: within 1.5 boxes; circles: beyond'
+    'box: the middle half of the values; line and number: median; diamond: mean; whiskers: within 1.5 boxes; circles: beyond'
   const sample = box(
     { lower: 36, upper: 60, median: 50, mean: 54, low: 22, high: 76, outliers: [86] },
     { x: (value) => value, y: 72, color: '#777' },
@@ -79,8 +79,10 @@ function row(
   const { scale, y } = place
   const shown = boxOf(values)
   const said = `${name}: median ${written(shown.median, scale)} ${scale.unit}, ${values.length} values`
-  const median = `<tspan fill="#777" dx="8">${written(shown.median, scale)}</tspan>`
-  const label = `<text x="${LEFT - 12}" y="${y + 4}" text-anchor="end">${escaped(name)}${median}</text>`
+  const label = [
+    `<text x="${LEFT - 62}" y="${y + 4}" text-anchor="end">${escaped(name)}</text>`,
+    `<text x="${LEFT - 12}" y="${y + 4}" text-anchor="end" fill="#777">${written(shown.median, scale)}</text>`,
+  ].join('')
   return `<g><title>${escaped(said)}</title>${label}${box(shown, place)}</g>`
 }
 
