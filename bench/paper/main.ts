@@ -46,7 +46,7 @@ async function main(): Promise<number> {
     console.error(`the lab cannot come up: ${error.message}`)
     return 1
   }
-  const host = `Node ${process.version}, ${cpus().length} x ${cpus()[0]?.model}, Linux ${release()}`
+  const host = `Node ${process.version}, ${cpus().length} x ${cpus()[0]?.model}, Linux ${release().replace(/-.*/, '')}`
   console.log(`\n${host}\n\n${tableOfValues(all)}\n\n${tableOfRatios(all)}\n`)
   mkdirSync(values.out, { recursive: true })
   const write = (name: string, text: string) => {
