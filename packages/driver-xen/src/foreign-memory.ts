@@ -24,6 +24,8 @@ export interface Mapping {
   /** Which pages are there, from the first on; all of them where it is as long as the mapping. */
   readonly present: Uint8Array
   readonly pages: number
+  /** Each page by itself, once it was asked for: making a view takes longer than copying a page. */
+  readonly views: Uint8Array[]
 }
 
 /** Maps a domain's pages: libxenforeignmemory. */
@@ -33,6 +35,8 @@ export class ForeignMemory {
   readonly #handle: number
   readonly #mappings = new Set<Mapping>()
   #frames = new BigUint64Array(1024)
+  /** Halves of the frames: no BigInt is made for each. */
+  #words = new Uint32Array(this.#frames.buffer)
   #errors = new Int32Array(1024)
 
   constructor(xen: Xen, domid: number) {
@@ -51,10 +55,16 @@ export class ForeignMemory {
   mapEach(gfnOf: (index: number) => number, pages: number, protection: number): Mapping | undefined {
     if (pages > this.#frames.length) {
       this.#frames = new BigUint64Array(pages)
+      this.#words = new Uint32Array(this.#frames.buffer)
       this.#errors = new Int32Array(pages)
     }
     const { foreignmemory, koffi } = this.#xen.libraries
-    for (let index = 0; index < pages; index++) this.#frames[index] = BigInt(gfnOf(index))
+    const words = this.#words
+    for (let index = 0; index < pages; index++) {
+      const gfn = gfnOf(index)
+      words[2 * index] = gfn
+      words[2 * index + 1] = gfn / 2 ** 32
+    }
     const address = Number(foreignmemory.map(this.#handle, this.#domid, protection, pages, this.#frames, this.#errors))
     if (address === 0) return undefined
     const present = new Uint8Array(pages)
@@ -69,7 +79,7 @@ export class ForeignMemory {
       return undefined
     }
     const bytes = new Uint8Array(koffi.view(address, pages * PAGE_SIZE))
-    const mapping = { address, bytes, present, pages }
+    const mapping: Mapping = { address, bytes, present, pages, views: [] }
     this.#mappings.add(mapping)
     return mapping
   }

@@ -19,6 +19,8 @@ const BLOCK_LIMIT = 1024
 const LONG = 2 ** 20
 /** Windows are mapped in one call; core asks for 1 GiB at most. */
 const READ_WRITE = PROT_READ | PROT_WRITE
+/** Reads, and milliseconds, for which nobody looks at the domain: looking at the clock takes longer than a small read. */
+const UNSEEN = { reads: 64, milliseconds: 20 }
 
 /**
  * The guest's memory, mapped. What is kept is mappings and no copies: reads see what the guest has now. A page that the
@@ -35,6 +37,9 @@ export class GuestMemory implements MemoryBackend {
   readonly #windows = new Map<Uint8Array, Mapping>()
   #lastNumber = -1
   #last: Mapping | undefined
+  /** Reads until somebody looks again. */
+  #unseen = 0
+  #timer: NodeJS.Timeout | undefined
 
   /** @param look throws when the domain has gone; cheap */
   constructor(foreign: ForeignMemory, map: MemoryMap, look: () => void) {
@@ -44,7 +49,9 @@ export class GuestMemory implements MemoryBackend {
   }
 
   read(address: number, into: Uint8Array): number {
-    this.#look()
+    if (this.#unseen > 0) this.#unseen -= 1
+    else this.#lookAtLast()
+    if (this.#readAgain(address, into)) return into.length
     if (into.length >= LONG) return this.#readLong(address, into)
     for (let done = 0; done < into.length; ) {
       const at = address + done
@@ -170,9 +177,30 @@ export class GuestMemory implements MemoryBackend {
 
   /** Lets go of all mappings: `ForeignMemory.close` unmaps them. */
   close(): void {
+    clearTimeout(this.#timer)
     this.#blocks.clear()
     this.#last = undefined
     this.#foreign.close()
+  }
+
+  /** The short way for what lies in one page of the block that was read last. */
+  #readAgain(address: number, into: Uint8Array): boolean {
+    const offset = address - this.#lastNumber * BLOCK
+    const inPage = offset % PAGE_SIZE
+    const last = this.#last
+    if (!last || offset < 0 || offset >= BLOCK || inPage + into.length > PAGE_SIZE) return false
+    if (last.present[(offset - inPage) / PAGE_SIZE] !== 1) return false
+    copy(last, offset, into.length, into, 0)
+    return true
+  }
+
+  #lookAtLast(): void {
+    this.#look()
+    this.#unseen = UNSEEN.reads
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined
+      this.#unseen = 0
+    }, UNSEEN.milliseconds).unref()
   }
 
   #readLong(address: number, into: Uint8Array): number {
@@ -247,6 +275,16 @@ const SMALL = 16
 function copy(mapping: Mapping | undefined, offset: number, length: number, into: Uint8Array, at: number): void {
   if (!mapping) return
   const { bytes } = mapping
-  if (length > SMALL) into.set(bytes.subarray(offset, offset + length), at)
+  if (length === PAGE_SIZE && offset % PAGE_SIZE === 0) into.set(viewOf(mapping, offset / PAGE_SIZE), at)
+  else if (length > SMALL) into.set(bytes.subarray(offset, offset + length), at)
   else for (let index = 0; index < length; index++) into[at + index] = bytes[offset + index] ?? 0
+}
+
+function viewOf({ bytes, views }: Mapping, page: number): Uint8Array {
+  let view = views[page]
+  if (!view) {
+    view = bytes.subarray(page * PAGE_SIZE, (page + 1) * PAGE_SIZE)
+    views[page] = view
+  }
+  return view
 }

@@ -70,6 +70,14 @@ export function parseRegisters(cpu: DataView, further: FurtherRecords): Register
   }
 }
 
+/** CR4.OSXSAVE (Intel SDM volume 3A, section 2.5): without it XCR0 says nothing, and Xen has no record of it. */
+const OSXSAVE = 1 << 18
+
+/** Whether there is anything to know of XCR0. */
+export function usesXsave(cpu: DataView): boolean {
+  return (cpu.getUint32(WORDS.cr4, true) & OSXSAVE) !== 0
+}
+
 function segmentOf(cpu: DataView, index: number): Segment {
   // As in a VMCB: bits 0 to 7, then AVL, L, D/B and G in 8 to 11 (AMD APM volume 2, section 15.5.1).
   const rights = cpu.getUint32(RIGHTS + 4 * index, true)

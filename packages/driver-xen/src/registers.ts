@@ -1,6 +1,7 @@
 import {
   MicrovmiError,
   type MsrBackend,
+  PAGE_SIZE,
   type RegisterBackend,
   type RegisterChanges,
   type Registers,
@@ -14,19 +15,26 @@ import {
   MTRR,
   parseRegisters,
   TSC_AUX_OFFSET,
+  usesXsave,
   WRITABLE,
   XSAVE,
 } from './hvm-context.ts'
+import { errno } from './libraries.ts'
 import { changeGeneral, isGeneral, VCPU_CONTEXT } from './vcpu-context.ts'
 import type { Xen } from './xen.ts'
 import { ERRNO, failed } from './xen-errors.ts'
+
+/** A guest without a local APIC, or without XSAVE, has no such record. */
+const IS_ABSENT: ReadonlySet<number> = new Set([ERRNO.ENODATA, ERRNO.ENOENT, ERRNO.ENODEV])
+/** The record is longer than the room for it (Xen, common/hvm/save.c, hvm_save_one(); xen/errno.h). */
+const ENOBUFS = 105
 
 /** Registers of an HVM or PVH guest: from what Xen saves of one vCPU; written into what it saves of all of the domain. */
 export class HvmRegisters implements RegisterBackend {
   readonly writable = WRITABLE
   readonly #xen: Xen
   readonly #domid: number
-  readonly #records = new Map<number, Uint8Array>()
+  readonly #records = new Map<number, { readonly bytes: Uint8Array; readonly view: DataView }>()
 
   constructor(xen: Xen, domid: number) {
     this.#xen = xen
@@ -39,7 +47,7 @@ export class HvmRegisters implements RegisterBackend {
       lapic: this.#record(LAPIC, vcpu),
       lapicRegisters: this.#record(LAPIC_REGISTERS, vcpu),
       mtrr: this.#record(MTRR, vcpu),
-      xsave: this.#record(XSAVE, vcpu),
+      xsave: usesXsave(cpu) ? this.#record(XSAVE, vcpu) : undefined,
     })
   }
 
@@ -93,25 +101,31 @@ export class HvmRegisters implements RegisterBackend {
     throw new MicrovmiError('HYPERVISOR', `Xen tells no registers of vCPU ${vcpu}: is it online?`)
   }
 
-  #record({ code, length }: { readonly code: number; readonly length: number }, vcpu: number): DataView | undefined {
-    let bytes = this.#records.get(code)
-    if (!bytes) {
-      bytes = new Uint8Array(length)
-      this.#records.set(code, bytes)
-    }
+  #record(kind: { readonly code: number; readonly length: number }, vcpu: number): DataView | undefined {
+    const { code, length } = kind
+    const { bytes, view } = this.#records.get(code) ?? this.#room(code, Math.min(length, PAGE_SIZE))
     const { xc } = this.#xen.libraries
-    if (xc.domain_hvm_getcontext_partial(this.#xen.handle, this.#domid, code, vcpu, bytes, length) >= 0) {
-      return new DataView(bytes.buffer)
+    if (xc.domain_hvm_getcontext_partial(this.#xen.handle, this.#domid, code, vcpu, bytes, bytes.length) >= 0)
+      return view
+    const number = errno()
+    if (IS_ABSENT.has(number)) return undefined
+    if (number === ENOBUFS && bytes.length < length) {
+      this.#room(code, length)
+      return this.#record(kind, vcpu)
     }
-    const failure = this.#failed('xc_domain_hvm_getcontext_partial')
-    // A guest without a local APIC, or without XSAVE, has no such record.
-    const { errno } = failure.cause as { errno: number }
-    if (errno === ERRNO.ENODATA || errno === ERRNO.ENOENT || errno === ERRNO.ENODEV) return undefined
-    throw failure
+    throw this.#failed('xc_domain_hvm_getcontext_partial', number)
   }
 
-  #failed(call: string): MicrovmiError {
-    return failed(call, `the registers of domain ${this.#domid}`)
+  /** Where a record is to be put: a page at first, as libxenctrl maps a buffer of its own at each call for more. */
+  #room(code: number, length: number) {
+    const bytes = new Uint8Array(length)
+    const room = { bytes, view: new DataView(bytes.buffer) }
+    this.#records.set(code, room)
+    return room
+  }
+
+  #failed(call: string, number = errno()): MicrovmiError {
+    return failed(call, `the registers of domain ${this.#domid}`, number)
   }
 }
 
