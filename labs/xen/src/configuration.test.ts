@@ -4,6 +4,8 @@ import { configurationOf } from './configuration.ts'
 test('a guest has what its type needs', () => {
   expect(configurationOf({ type: 'pvh' })).toMatch(/^name = "microvmi-pvh"\ntype = "pvh"\n/)
   expect(configurationOf({ type: 'pvh' })).not.toContain('device_model_override')
+  expect(configurationOf({ type: 'pvh' })).toMatch(/^kernel = ".*\/kernel"$/m)
+  expect(configurationOf({ type: 'hvm' })).toMatch(/^kernel = ".*\/kernel-hvm"$/m)
   expect(configurationOf({ type: 'hvm' })).toMatch(/^memory = 192\nvcpus = 1\n(.*\n)*device_model_override = /m)
 })
 

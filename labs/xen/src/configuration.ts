@@ -40,7 +40,8 @@ export function configurationOf({
   const lines = [
     `name = "${name}"`,
     `type = "${type}"`,
-    `kernel = "${DIRECTORY}/kernel"`,
+    // An HVM guest's firmware starts the kernel's own code, which unpacks what Debian packed.
+    `kernel = "${DIRECTORY}/${type === 'hvm' ? 'kernel-hvm' : 'kernel'}"`,
     `ramdisk = "${DIRECTORY}/initrd"`,
     `cmdline = "console=hvc0 rdinit=/init mitigations=off nokaslr quiet${switching ? ' MICROVMI_SWITCH=1' : ''}"`,
     `memory = ${memoryMiB ?? MEMORY_MIB[type]}`,

@@ -54,8 +54,8 @@ const DATA = [
 const LIBRARY = /^libxen.*\.so\./
 
 /** Xen, and dom0 with its tools, this Node and what the guests are booted from. */
-export async function machineImage({ root, kernel }: Packages): Promise<MachineImage> {
-  const sources = await sourcesOf(root, { kernel, initrd: await guestInitramfs(root) })
+export async function machineImage({ root, kernel, ownKernel }: Packages): Promise<MachineImage> {
+  const sources = await sourcesOf(root, { kernel, ownKernel, initrd: await guestInitramfs(root) })
   sources.set('usr/bin/debug-port', await compiled(here('../machine/debug-port.c')))
   const hash = createHash('sha256').update(
     JSON.stringify([basename(root), process.version, MODULES, [...sources.keys()]]),
@@ -71,12 +71,16 @@ export async function machineImage({ root, kernel }: Packages): Promise<MachineI
 }
 
 /** Where each file of dom0 is on this machine. */
-async function sourcesOf(root: string, guest: { kernel: string; initrd: string }): Promise<Map<string, string>> {
+async function sourcesOf(
+  root: string,
+  guest: { kernel: string; ownKernel: string; initrd: string },
+): Promise<Map<string, string>> {
   const sources = new Map<string, string>([
     ['init', here('../machine/init')],
     ['bin/busybox', join(root, 'bin/busybox')],
     ['lib64/ld-linux-x86-64.so.2', loaderOf(root)],
     ['guest/kernel', guest.kernel],
+    ['guest/kernel-hvm', guest.ownKernel],
     ['guest/initrd', guest.initrd],
     ['usr/bin/node', process.execPath],
   ])

@@ -22,8 +22,9 @@ const DOM0_ARGUMENTS = 'console=hvc0 rdinit=/init mitigations=off quiet loglevel
  * @param cpus dom0 has one of them, alone if its guests are kept off it
  */
 export async function xenMachine(cpus = 1): Promise<Machine> {
-  const { root, kernel } = await packages()
-  const { xen, initrd } = await machineImage({ root, kernel })
+  const debian = await packages()
+  const { root } = debian
+  const { xen, kernel, initrd } = await machineImage(debian)
   // The hypervisor is loaded by the multiboot protocol: -initrd is its modules, each a file with its arguments.
   const boot = ['-kernel', xen, '-append', XEN_ARGUMENTS, '-initrd', `${kernel} ${DOM0_ARGUMENTS},${initrd}`]
   return qemuMachine(await emulator(root), [

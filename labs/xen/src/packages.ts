@@ -5,8 +5,10 @@ import { repackedKernel } from './repacked-kernel.ts'
 /** Debian's packages, unpacked. */
 export interface Packages {
   readonly root: string
-  /** Linux, for dom0 and for the guests. */
+  /** Linux, for dom0 and for the guests that Xen's toolstack loads. */
   readonly kernel: string
+  /** The same, as Debian has it: it unpacks itself, as an HVM guest's must. */
+  readonly ownKernel: string
 }
 
 /**
@@ -31,5 +33,6 @@ export async function packages(): Promise<Packages> {
   })
   const kernel = readdirSync(`${root}/boot`).find((file) => file.startsWith('vmlinuz-'))
   if (!kernel) throw new Error(`there is no kernel in ${root}/boot`)
-  return { root, kernel: await repackedKernel(root, `${root}/boot/${kernel}`) }
+  const ownKernel = `${root}/boot/${kernel}`
+  return { root, kernel: await repackedKernel(root, ownKernel), ownKernel }
 }
