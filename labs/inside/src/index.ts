@@ -1,4 +1,5 @@
 export { bundled, koffiFiles } from './bundle.ts'
+export { Deadline } from './deadline.ts'
 export { type Emulator, emulator } from './emulator.ts'
 export { HostRunner } from './host-runner.ts'
 export { jobOf } from './job.ts'

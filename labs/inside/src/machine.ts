@@ -4,6 +4,7 @@ import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import { type CpioEntry, cpio, createRunDirectory, directoriesOf, noteOwner } from '@microvmi/lab-qemu'
+import { Deadline } from './deadline.ts'
 import { lines } from './port.ts'
 
 /** An emulated machine, whose init runs a job and tells of it by four channels (see `runInMachine`). */
@@ -86,6 +87,7 @@ export async function runInMachine(machine: Machine, job: Job): Promise<number> 
   const { terminal } = job
   let prepared: Prepared | undefined
   let child: ChildProcess | undefined
+  let limit: Deadline | undefined
   try {
     const run = { path, archive: archiveOf(job), channels, ...(terminal ? { terminal } : {}) }
     prepared = await machine.prepare(run)
@@ -98,12 +100,13 @@ export async function runInMachine(machine: Machine, job: Job): Promise<number> 
     closeSync(log)
     if (prepared.output) child.stdout?.on('data', prepared.output)
     if (child.pid !== undefined) noteOwner(directory, child.pid)
-    const limit = AbortSignal.any([off.signal, AbortSignal.timeout(job.timeout), ...(job.signal ? [job.signal] : [])])
-    await ending(child, limit)
-    if (status === undefined) throw new Error(silence(limit.aborted, job, path))
+    limit = new Deadline(job.timeout, off.signal, ...(job.signal ? [job.signal] : []))
+    await ending(child, limit.signal)
+    if (status === undefined) throw new Error(silence(limit.signal.aborted, job, path))
     await prepared.ended
     return status
   } finally {
+    limit?.[Symbol.dispose]()
     if (child !== undefined) kill(child)
     prepared?.[Symbol.dispose]()
     rmSync(directory, { recursive: true, force: true })

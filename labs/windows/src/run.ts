@@ -4,6 +4,7 @@ import { closeSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, symli
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
+import { Deadline } from '@microvmi/lab-inside'
 import { windowsPath, wine } from './wine.ts'
 
 /** A JavaScript module to run on Node for Windows. */
@@ -25,6 +26,7 @@ export async function runOnWindows(job: WindowsJob): Promise<{ readonly status: 
   const { command, environment, node, modules } = await wine()
   const directory = mkdtempSync(join(tmpdir(), 'microvmi-windows-'))
   const path = (name: string) => join(directory, name)
+  const limit = new Deadline(job.timeout, job.signal)
   try {
     symlinkSync(modules, path('node_modules'))
     writeFileSync(path('main.mjs'), job.module)
@@ -41,13 +43,14 @@ export async function runOnWindows(job: WindowsJob): Promise<{ readonly status: 
         NO_COLOR: '1',
         MICROVMI_RESULTS: windowsPath(path('results')),
       },
-      signal: AbortSignal.any([job.signal, AbortSignal.timeout(job.timeout)]),
+      signal: limit.signal,
       killSignal: 'SIGKILL',
     })
     closeSync(output)
     const status = await followed(child, path('results'), job.result)
     return { status, output: readFileSync(path('output'), 'utf8') }
   } finally {
+    limit[Symbol.dispose]()
     rmSync(directory, { recursive: true, force: true, maxRetries: 5 })
   }
 }
