@@ -1,8 +1,11 @@
 import { MicrovmiError } from '@microvmi/core/driver'
-import { encodePacket, PacketReader } from './gdb-packet.ts'
+import { encodePacket, PacketReader } from '@microvmi/gdb-packets'
 import { Socket } from './socket.ts'
 import { parseStopReply, type StopReply } from './stop-reply.ts'
 import { type GdbRegister, includesOf, parseTargetDescription } from './target-description.ts'
+
+/** QEMU's packets have at most 4 KiB (gdbstub/gdbstub.c, MAX_PACKET_LENGTH), escapes and run lengths unpacked far less. */
+const PACKET_LIMIT = 65_536
 
 /** A target description's documents are some KiB; QEMU's have at most one level of includes. */
 const DOCUMENT_LIMIT = 2 ** 20
@@ -36,7 +39,7 @@ const INTERRUPT = Buffer.from('+\x03', 'latin1')
 export class Gdb {
   readonly #socket: Socket
   readonly #timeout: number
-  readonly #packets = new PacketReader()
+  readonly #packets = new PacketReader({ stub: 'the gdbstub', limit: PACKET_LIMIT })
   #registers: Map<string, GdbRegister> | undefined
   /** `g` was sent for the selected vCPU since it has stopped. */
   #isSynchronized = false

@@ -1,7 +1,8 @@
 import { MicrovmiError } from '@microvmi/core/driver'
+import { encodePacket } from '@microvmi/gdb-packets'
 import { breakpointsIn, complaintIn } from './console-text.ts'
 import type { CommandLine } from './debug-console.ts'
-import { encodePacket, outputOf, PacketReader } from './gdb-packet.ts'
+import { outputOf, StubPackets } from './stub-packets.ts'
 import { TcpSocket } from './tcp-socket.ts'
 
 /** Output of one command at most. */
@@ -23,7 +24,7 @@ export class GdbStub implements CommandLine {
   readonly #socket: TcpSocket
   readonly #timeout: number
   readonly #vcpuCount: number
-  readonly #packets = new PacketReader()
+  readonly #packets = new StubPackets()
   /** How often it was said since the VM went on that a vCPU has stopped. */
   #stops = 0
   readonly #holders = new Set<Holder>()
