@@ -1,5 +1,5 @@
-import { type MemoryBackend, MicrovmiError, pageFrame, type Registers, type ScatteredRead } from '@microvmi/core/driver'
-import { AddressSpace, type Mapping, mappings, type PhysicalMemory, pagingOf } from '@microvmi/paging'
+import { type MemoryBackend, MicrovmiError, pageFrame, type Registers } from '@microvmi/core/driver'
+import { AddressSpace, type Mapping, mappings, type PhysicalMemory, pagingOf, physicalMemoryOf } from '@microvmi/paging'
 import type { Attached } from './watchers/watcher.ts'
 
 /**
@@ -17,10 +17,7 @@ export class CodeMemory {
 
   constructor(memory: Required<Pick<MemoryBackend, 'read' | 'write'>>) {
     this.#memory = memory
-    const tryRead = (address: number, into: Uint8Array) => memory.read(address, into) === into.length
-    const readMany = (reads: readonly ScatteredRead[]) =>
-      reads.flatMap(({ address, into }, index) => (tryRead(address, into) ? [] : [{ index, address }]))
-    this.#physical = { memory: { tryRead, readMany } }
+    this.#physical = physicalMemoryOf((address, into) => memory.read(address, into) === into.length)
   }
 
   readByte(address: number): number {

@@ -50,11 +50,16 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
   readonly #allocation: Allocation
   readonly #domid: number
   readonly #uuid: string
+  readonly #vcpuCount: number
   #seenAt = 0
 
-  /** @param xen is this object's from the end of the constructor on */
-  constructor(xen: Xen, info: DomainInfo) {
-    const { domid, uuid } = info
+  /**
+   * @param xen is this object's from the end of the constructor on
+   * @param spin microseconds for which the next event is looked for
+   */
+  constructor(xen: Xen, info: DomainInfo, spin: number) {
+    const { domid, uuid, vcpus } = info
+    this.#vcpuCount = vcpus
     this.#xen = xen
     this.#domid = domid
     this.#uuid = uuid
@@ -84,15 +89,14 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
     const found = capabilitiesOf({ kinds, hasPageAccess: hasPageAccess(xen, domid), views: state })
     this.capabilities = found.capabilities
     this.lacks = found.lacks
-    const vcpus = () => this.vcpuCount
-    const views = new XenViews(xen, domid, state, note, vcpus)
+    const views = new XenViews(xen, domid, state, note, () => vcpus)
     const rights = new PageRights(pageAccess(xen, domid, memory, views))
     views.useRights(rights)
     this.views = views
     const stepping = new Stepping(xen, domid, views)
     const { registers } = this
     const answers = { registers, breakpoints, injector: this.#injector, stepping, rights, views, canStep }
-    this.events = new XenEvents(xen, { ...answers, domid, note, vcpus, gone: () => this.#gone() })
+    this.events = new XenEvents(xen, { ...answers, domid, note, vcpus: () => vcpus, spin, gone: () => this.#gone() })
     this.memory = memoryWith(memory, rights, this.events, this.#allocation)
   }
 
@@ -100,8 +104,10 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
     this.#injector.inject(vcpu, injection)
   }
 
+  /** A domain's vCPUs are made with it; of some it may be that they are not online. */
   get vcpuCount(): number {
-    return this.#info().vcpus
+    this.#look()
+    return this.#vcpuCount
   }
 
   release(): void {

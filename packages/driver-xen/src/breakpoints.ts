@@ -1,12 +1,5 @@
-import {
-  type BreakpointRequest,
-  badArgument,
-  MicrovmiError,
-  PAGE_SIZE,
-  pageFrame,
-  type ScatteredRead,
-} from '@microvmi/core/driver'
-import { AddressSpace, type PagingRegisters, type PhysicalMemory, pagingOf } from '@microvmi/paging'
+import { type BreakpointRequest, badArgument, MicrovmiError, PAGE_SIZE, pageFrame } from '@microvmi/core/driver'
+import { AddressSpace, type PagingRegisters, type PhysicalMemory, pagingOf, physicalMemoryOf } from '@microvmi/paging'
 import type { GuestMemory } from './guest-memory.ts'
 import type { HvmRegisters } from './registers.ts'
 import type { Patch, SessionNote } from './session-note.ts'
@@ -36,10 +29,7 @@ export class Breakpoints {
     this.#memory = memory
     this.#note = note
     this.#registers = registers
-    const tryRead = (address: number, into: Uint8Array) => memory.read(address, into) === into.length
-    const readMany = (reads: readonly ScatteredRead[]) =>
-      reads.flatMap(({ address, into }, index) => (tryRead(address, into) ? [] : [{ index, address }]))
-    this.#physical = { memory: { tryRead, readMany } }
+    this.#physical = physicalMemoryOf((address, into) => memory.read(address, into) === into.length)
   }
 
   add(number: number, request: BreakpointRequest): void {

@@ -37,11 +37,10 @@ const EMULATED_PIT = 1 << 8
 export function parseDomainInfo(bytes: Uint8Array, { domainInfo }: Abi): DomainInfo {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const flags = view.getUint32(FLAGS, true)
-  const hex = Array.from(bytes.subarray(HANDLE, HANDLE + 16), (byte) => byte.toString(16).padStart(2, '0')).join('')
   const isHvm = (flags & HVM_GUEST) !== 0
   return {
     domid: view.getUint16(DOMAIN, true),
-    uuid: hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5'),
+    uuid: uuidOf(bytes.subarray(HANDLE, HANDLE + 16)),
     isHvm,
     isPaused: (flags & PAUSED) !== 0,
     isShutDown: (flags & SHUTDOWN) !== 0,
@@ -51,4 +50,9 @@ export function parseDomainInfo(bytes: Uint8Array, { domainInfo }: Abi): DomainI
     vcpus: view.getUint32(MAX_VCPU, true) + 1,
     hasDevices: isHvm && (view.getUint32(domainInfo.archConfig, true) & EMULATED_PIT) !== 0,
   }
+}
+
+function uuidOf(handle: Uint8Array): string {
+  const hex = Buffer.from(handle.buffer, handle.byteOffset, handle.byteLength).toString('hex')
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`
 }

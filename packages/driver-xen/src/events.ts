@@ -11,6 +11,7 @@ import { bitsOf } from '@microvmi/page-rights'
 import { SLOT } from './abi/vm-event.ts'
 import { type AnswerParts, Answers } from './answers.ts'
 import { ArmedRequests } from './armed-requests.ts'
+import { Lookout } from './lookout.ts'
 import { answerFor } from './monitor.ts'
 import { type MonitoredDomain, MonitorSession } from './monitor-session.ts'
 import { RequestQueue, type Slot } from './request-queue.ts'
@@ -20,6 +21,8 @@ import type { Xen } from './xen.ts'
 /** What events need of the rest of the driver. */
 export interface EventParts extends Omit<AnswerParts, 'abi'>, MonitoredDomain {
   readonly vcpus: () => number
+  /** Microseconds for which to look for the next request before sleeping. */
+  readonly spin: number
 }
 
 /** Milliseconds between two looks at whether vCPUs have made their last steps: a paused domain makes none. */
@@ -35,6 +38,7 @@ export class XenEvents implements EventBackend {
   /** Taken from the ring and not delivered yet. */
   readonly #queue: RequestQueue
   readonly #delivered = new Map<BackendEvent, Slot>()
+  readonly #lookout: Lookout
   #sink: EventSink | undefined
   #scheduled = false
   #resting: NodeJS.Timeout | undefined
@@ -48,6 +52,7 @@ export class XenEvents implements EventBackend {
       () => this.#wake(),
       () => this.#look(),
     )
+    this.#lookout = new Lookout(parts.spin)
     this.#answers = new Answers({ ...parts, abi: xen.abi }, (vcpu) => this.#armed.hearsStepsOf(vcpu, true))
     parts.views.useSteps(
       (view) => this.#move(view),
@@ -217,11 +222,15 @@ export class XenEvents implements EventBackend {
   #wake(): void {
     const { monitor } = this.#session
     if (!monitor) return
+    this.#lookout.begin()
     try {
       monitor.acknowledge()
-      this.#queue.drain(monitor)
-      this.#deliverAll()
-      monitor.notify()
+      do {
+        this.#queue.takeAll(monitor)
+        this.#deliverAll()
+        monitor.notify()
+        // What a handler has answered at once may be followed by the next at once.
+      } while ((this.#delivered.size === 0 && this.#lookout.sees(monitor)) || !monitor.sleep())
     } catch (error) {
       this.#fail(error)
     }

@@ -42,6 +42,11 @@ export class MonitorRing {
     this.#answered = 0
   }
 
+  /** Whether there is a request to take. */
+  get hasRequest(): boolean {
+    return Atomics.load(this.#indices, REQUESTS_PRODUCED) >>> 0 !== this.#consumed
+  }
+
   /** Copies the next request into `slot`, if there is one. */
   take(slot: Uint8Array): boolean {
     const waiting = (Atomics.load(this.#indices, REQUESTS_PRODUCED) - this.#consumed) >>> 0

@@ -22,6 +22,8 @@ export class Monitor {
   readonly #watch: Watch
   readonly #note: SessionNote
   #hasAnswers = false
+  /** The ring's page is not mapped any more. */
+  #isClosed = false
 
   /**
    * @param note by which a predecessor's monitor is known
@@ -63,28 +65,35 @@ export class Monitor {
     if (port >= 0) evtchn.unmask(this.#channel, port)
   }
 
+  /** Whether there is a request to take. */
+  get hasRequest(): boolean {
+    return !this.#isClosed && this.#ring.hasRequest
+  }
+
   take(slot: Uint8Array): boolean {
-    return this.#ring.take(slot)
+    return !this.#isClosed && this.#ring.take(slot)
   }
 
   sleep(): boolean {
-    return this.#ring.sleep()
+    return this.#isClosed || this.#ring.sleep()
   }
 
   /** Answers a request; Xen hears of it at the next `notify`. */
   answer(slot: Uint8Array): void {
+    if (this.#isClosed) return
     this.#ring.answer(slot)
     this.#hasAnswers = true
   }
 
   notify(): void {
-    if (!this.#hasAnswers) return
+    if (!this.#hasAnswers || this.#isClosed) return
     this.#hasAnswers = false
     this.#xen.libraries.evtchn.notify(this.#channel, this.#port)
   }
 
   /** All requests are answered, and the domain is paused or nothing is armed. */
   close(): void {
+    this.#isClosed = true
     const { evtchn } = this.#xen.libraries
     this.#watch.close()
     evtchn.unbind(this.#channel, this.#port)

@@ -35,17 +35,21 @@ export class RequestQueue {
 
   /** Takes all that is in the ring, until Xen will notify of the next. */
   drain(monitor: Monitor): void {
-    do {
-      for (;;) {
-        const slot = this.#spare.pop() ?? new DataView(new ArrayBuffer(this.#slotLength))
-        if (!monitor.take(new Uint8Array(slot.buffer))) {
-          this.#spare.push(slot)
-          break
-        }
-        this.#took(slot)
-        this.#waiting.push(slot)
+    do this.takeAll(monitor)
+    while (!monitor.sleep())
+  }
+
+  /** Takes all that is in the ring now. */
+  takeAll(monitor: Monitor): void {
+    for (;;) {
+      const slot = this.#spare.pop() ?? new DataView(new ArrayBuffer(this.#slotLength))
+      if (!monitor.take(new Uint8Array(slot.buffer))) {
+        this.#spare.push(slot)
+        return
       }
-    } while (!monitor.sleep())
+      this.#took(slot)
+      this.#waiting.push(slot)
+    }
   }
 
   /** The next one. */

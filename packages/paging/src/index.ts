@@ -6,4 +6,4 @@
 export { AddressSpace, type Translation } from './address-space.ts'
 export { type Mapping, type MappingsOptions, mappings } from './mappings.ts'
 export { type Paging, type PagingMode, type PagingRegisters, pagingOf } from './mode.ts'
-export type { PhysicalMemory } from './physical-memory.ts'
+export { type PhysicalMemory, physicalMemoryOf } from './physical-memory.ts'

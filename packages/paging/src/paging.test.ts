@@ -1,9 +1,11 @@
+import { pageFrame } from '@microvmi/core'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { AddressSpace } from './address-space.ts'
 import { TestGuest } from './guest.testing.ts'
 import { mappings } from './mappings.ts'
 import { type Paging, type PagingMode, pagingOf } from './mode.ts'
+import { physicalMemoryOf } from './physical-memory.ts'
 
 const PG = 1n << 31n
 const PAE = 1n << 5n
@@ -177,4 +179,33 @@ test('a table that points at itself everywhere ends the walk with an error, not 
     for (const _ of mappings(guest.vm, paging, { tableLimit: 1000 }));
   }
   expect(walk).toThrow(expect.objectContaining({ code: 'PROTOCOL' }))
+})
+
+test('any entries end in an address below 2^52 or in nothing, after five reads at most', () => {
+  const word = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n })
+  const modes = fc.constantFrom<PagingMode>('32-bit', 'pae', '4-level', '5-level')
+  fc.assert(
+    fc.property(word, word, modes, fc.array(word, { minLength: 1 }), (address, cr3, mode, entries) => {
+      let reads = 0
+      const physical = physicalMemoryOf((_, into) => {
+        const entry = entries[reads++ % entries.length] ?? 0n
+        for (let index = 0; index < into.length; index++) into[index] = Number((entry >> BigInt(8 * index)) & 0xffn)
+        return true
+      })
+      const paging: Paging = { mode, root: pageFrame(cr3), noExecute: true, largePages: true }
+      const found = new AddressSpace(physical, paging).translate(address)
+      expect(reads).toBeLessThanOrEqual(5)
+      if (found) expect(found.physicalAddress).toBeLessThan(2 ** 52)
+    }),
+  )
+})
+
+test('memory out of one function tells which reads it could not do', () => {
+  const { memory } = physicalMemoryOf((address, into) => {
+    into.fill(1)
+    return address < 0x1000
+  })
+  const reads = [0, 0x2000, 8].map((address) => ({ address, into: new Uint8Array(4) }))
+  expect(memory.readMany(reads)).toEqual([{ index: 1, address: 0x2000 }])
+  expect(memory.tryRead(0x1000, new Uint8Array(1))).toBe(false)
 })

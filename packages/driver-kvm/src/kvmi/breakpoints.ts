@@ -1,6 +1,6 @@
 import { type BreakpointRequest, badArgument, MicrovmiError, pageFrame } from '@microvmi/core/driver'
+import { AddressSpace, type PhysicalMemory, pagingOf, physicalMemoryOf } from '@microvmi/paging'
 import type { KvmiMemory } from './guest-memory.ts'
-import { walk } from './guest-page-tables.ts'
 import type { KvmiRegisters } from './registers.ts'
 import type { Aside } from './stepper.ts'
 
@@ -18,11 +18,13 @@ export class Breakpoints {
   readonly #registers: KvmiRegisters
   readonly #armed = new Map<number, Armed>()
   readonly #byte = new Uint8Array(1)
+  readonly #physical: PhysicalMemory
   #everUsed = false
 
   constructor(memory: KvmiMemory, registers: KvmiRegisters) {
     this.#memory = memory
     this.#registers = registers
+    this.#physical = physicalMemoryOf((address, into) => memory.read(address, into) === into.length)
   }
 
   /** Puts one in. Call it while the guest stands still, or `isLive` of events that were on their way lies. */
@@ -109,14 +111,11 @@ export class Breakpoints {
 
   #physicalOf(request: BreakpointRequest): number {
     if ('physicalAddress' in request) return request.physicalAddress
-    const { cr3, cr4 } = this.#registers.paging(0)
-    const space = request.addressSpace ?? cr3
-    const word = new Uint8Array(8)
-    const view = new DataView(word.buffer)
-    const physical = walk(BigInt.asUintN(64, request.address), space, cr4, (address) =>
-      this.#memory.read(address, word) === word.length ? view.getBigUint64(0, true) : undefined,
-    )
-    if (physical !== undefined) return physical
+    const registers = this.#registers.paging(0)
+    const space = request.addressSpace ?? registers.cr3
+    const paging = pagingOf({ ...registers, cr3: space })
+    const found = new AddressSpace(this.#physical, paging).translate(BigInt.asUintN(64, request.address))
+    if (found) return found.physicalAddress
     throw badArgument(
       `nothing is mapped at 0x${request.address.toString(16)} in the address space of CR3 0x${space.toString(16)}: ` +
         'give the addressSpace of a process that has it, or a physicalAddress',

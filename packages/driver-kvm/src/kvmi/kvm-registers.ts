@@ -1,4 +1,5 @@
 import type { RegisterChanges, Registers, Segment } from '@microvmi/core/driver'
+import type { PagingRegisters } from '@microvmi/paging'
 import { EVENT, EVENT_MSRS } from './layout.ts'
 
 /** `struct kvm_regs` (asm/kvm.h): these, each in 64 bits, in this order. */
@@ -83,10 +84,11 @@ export function changeRegisters(regs: DataView, changes: RegisterChanges): void 
   }
 }
 
-/** CR3 and CR4 in a `struct kvm_sregs`. */
-export function pagingIn(view: DataView, sregs: number): { readonly cr3: bigint; readonly cr4: bigint } {
+/** What decides over translation, in a `struct kvm_sregs`. */
+export function pagingIn(view: DataView, sregs: number): PagingRegisters {
   const word = (offset: number) => view.getBigUint64(sregs + offset, true)
-  return { cr3: word(SREGS.words.cr3), cr4: word(SREGS.words.cr4) }
+  const { cr0, cr3, cr4, efer } = SREGS.words
+  return { cr0: word(cr0), cr3: word(cr3), cr4: word(cr4), efer: word(efer) }
 }
 
 /**

@@ -6,6 +6,7 @@ import {
   type RegisterName,
   type Registers,
 } from '@microvmi/core/driver'
+import type { PagingRegisters } from '@microvmi/paging'
 import type { Answer, Connection } from './connection.ts'
 import { kernelError } from './errors.ts'
 import {
@@ -67,8 +68,8 @@ export class KvmiRegisters implements RegisterBackend {
     })
   }
 
-  /** CR3 and CR4, for walks through the guest's page tables. */
-  paging(vcpu: number): { readonly cr3: bigint; readonly cr4: bigint } {
+  /** For walks through the guest's page tables. */
+  paging(vcpu: number): PagingRegisters {
     const answer = this.#ask(vcpu, [])
     return pagingIn(answer.view, answer.start + SREGS)
   }
