@@ -55,3 +55,13 @@ test('a killed test leaves no VM behind', async (context) => {
   await (await startVirtualBox({ started: false })).stop()
   expect(existsSync(directory)).toBe(false)
 })
+
+test('killing a VM leaves one of the same name in another lab alone', async (context) => {
+  const name = 'twin-lab'
+  await using one = await prepared(context, () => startVirtualBox({ name }))
+  await using other = await startVirtualBox({ name })
+  expect(processesOf(name)).toHaveLength(2)
+  await one.kill()
+  expect(processesOf(name)).toHaveLength(1)
+  expect(await other.manage('list', 'runningvms')).toContain(`"${name}"`)
+})

@@ -1,6 +1,15 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout } from 'node:timers/promises'
@@ -76,6 +85,16 @@ export class Enclosure {
     return enclosure
   }
 
+  /** The processes in it whose command line has this text. */
+  processesWith(text: string): number[] {
+    const namespace = namespaceOf(this.#first)
+    if (namespace === undefined) return []
+    return readdirSync('/proc')
+      .filter((entry) => /^\d+$/.test(entry))
+      .map(Number)
+      .filter((pid) => namespaceOf(pid) === namespace && commandLineOf(pid).includes(text))
+  }
+
   /** Ends every process in it, and with the last one its mounts go. */
   async remove(): Promise<void> {
     this.#holder.kill('SIGKILL')
@@ -109,15 +128,10 @@ export class Enclosure {
 
   /** Whether the first process is there, and more than a corpse that nobody has fetched (man 5 proc_pid_stat). */
   #isInhabited(): boolean {
-    if (this.#first === undefined) return false
-    try {
-      const stat = readFileSync(`/proc/${this.#first}/stat`, 'utf8')
-      return !stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z')
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException
-      if (code === 'ENOENT' || code === 'ESRCH') return false
-      throw error
-    }
+    const first = this.#first
+    if (first === undefined) return false
+    const stat = ofProcess(() => readFileSync(`/proc/${first}/stat`, 'utf8'))
+    return stat !== undefined && !stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z')
   }
 
   #writeProgram(root: string): void {
@@ -126,5 +140,25 @@ export class Enclosure {
     const program = `exec ${enter} ${environment} chroot '${root}' /usr/lib/virtualbox/VBoxManage "$@"`
     writeFileSync(this.vboxmanage, `#!/bin/sh\n${program}\n`)
     chmodSync(this.vboxmanage, 0o700)
+  }
+}
+
+/** The namespace of its own number (man 7 namespaces). */
+function namespaceOf(pid: number | undefined): string | undefined {
+  return pid === undefined ? undefined : ofProcess(() => readlinkSync(`/proc/${pid}/ns/pid`))
+}
+
+function commandLineOf(pid: number): string {
+  return ofProcess(() => readFileSync(`/proc/${pid}/cmdline`, 'utf8')) ?? ''
+}
+
+/** Undefined where the process has ended, or is another user's. */
+function ofProcess(read: () => string): string | undefined {
+  try {
+    return read()
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT' || code === 'ESRCH' || code === 'EACCES' || code === 'EPERM') return undefined
+    throw error
   }
 }

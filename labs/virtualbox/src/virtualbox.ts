@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { copyFileSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { copyFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
@@ -80,12 +80,10 @@ class Lab implements VirtualBoxLab {
   readonly round: bigint
   readonly #enclosure: Enclosure
   readonly #options: VirtualBoxOptions
-  readonly #root: string
 
-  constructor(enclosure: Enclosure, options: VirtualBoxOptions, { root, round }: Product, port: number) {
+  constructor(enclosure: Enclosure, options: VirtualBoxOptions, { round }: Product, port: number) {
     this.#enclosure = enclosure
     this.#options = options
-    this.#root = root
     this.round = round
     this.name = options.name ?? 'microvmi-lab'
     this.port = port
@@ -163,22 +161,8 @@ class Lab implements VirtualBoxLab {
     return this.stop()
   }
 
-  /** The VM's processes: in this root, and started for a VM. */
   #processes(): number[] {
-    return readdirSync('/proc')
-      .filter((entry) => /^\d+$/.test(entry))
-      .map(Number)
-      .filter((pid) => {
-        try {
-          const isHere = readlinkSync(`/proc/${pid}/root`) === this.#root
-          const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8')
-          return isHere && line.includes('VBoxHeadless') && line.includes(this.name)
-        } catch (error) {
-          const { code } = error as NodeJS.ErrnoException
-          if (code === 'ENOENT' || code === 'ESRCH' || code === 'EACCES' || code === 'EPERM') return false
-          throw error
-        }
-      })
+    return this.#enclosure.processesWith('VBoxHeadless')
   }
 }
 

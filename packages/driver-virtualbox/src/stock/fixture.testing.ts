@@ -44,8 +44,8 @@ export function virtualboxFixture(vm: LabVm): Fixture & AsyncDisposable {
       current = { lab, guest, restore: inPath(lab) }
       return guest
     },
-    // VBoxManage takes 30 to 90 ms a call.
-    slowness: 3,
+    // VBoxManage takes 30 to 90 ms a call, the GDB stub 100 ms a command: fewer and shorter reads.
+    slowness: vm.debugger === 'gdb' ? 6 : 3,
     startup: 280_000,
     reuse: true,
     [Symbol.asyncDispose]: stop,

@@ -26,7 +26,8 @@ class Stub {
   constructor(socket: Socket) {
     this.#socket = socket
     socket.on('close', () => clearTimeout(this.#timer))
-    socket.write(`${STOP}${STOP}`)
+    const event = manner === 'leftover' ? frame(`O${hex('\ndbgf event: Unknown breakpoint 0! (raw)\n')}`) : ''
+    socket.write(`${event}${STOP}${STOP}`)
     let pending = ''
     socket.on('data', (data) => {
       pending += data.toString('latin1')

@@ -150,13 +150,17 @@ export class GdbStub implements CommandLine {
 
   /** `$T05thread:01;#..` for each vCPU that has halted; or why it will not serve. */
   #greet(deadline: number): void {
-    const data = this.#next(deadline)
-    const complaint = outputOf(data)
-    if (complaint !== undefined) {
-      throw new MicrovmiError(
-        'PROTOCOL',
-        `the GDB stub does not serve a guest that has not left real mode: ${complaint.trim()}`,
-      )
+    let data = this.#next(deadline)
+    // A vCPU that stands at a breakpoint of a client that has gone is spoken of first.
+    for (let said = outputOf(data); said !== undefined; said = outputOf(data)) {
+      const complaint = complaintIn(said)
+      if (complaint !== undefined) {
+        throw new MicrovmiError(
+          'PROTOCOL',
+          `the GDB stub does not serve a guest that has not left real mode: ${complaint}`,
+        )
+      }
+      data = this.#next(deadline)
     }
     if (!isStop(data)) throw refused('connecting', data)
     this.#noteStop(data)
