@@ -1,4 +1,4 @@
-import type { Watch } from './libraries.ts'
+import type { Watch } from './library-calls.ts'
 import type { Xen } from './xen.ts'
 import { failed } from './xen-errors.ts'
 

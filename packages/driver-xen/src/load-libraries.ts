@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { MicrovmiError } from '@microvmi/core/driver'
 import { KNOWN_MINORS } from './abi/versions.ts'
-import type { Koffi, Libraries } from './libraries.ts'
+import type { Koffi, Libraries } from './library-calls.ts'
 
 /** Finds and binds them. Throws `DRIVER_UNAVAILABLE`, saying why, where there are none. */
 export function load(): Libraries {

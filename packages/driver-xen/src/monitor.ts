@@ -1,6 +1,6 @@
 import { MicrovmiError, PAGE_SIZE } from '@microvmi/core/driver'
 import { FLAG, SLOT } from './abi/vm-event.ts'
-import type { Watch } from './libraries.ts'
+import type { Watch } from './library-calls.ts'
 import { MonitorRing } from './monitor-ring.ts'
 import type { SessionNote } from './session-note.ts'
 import type { Xen } from './xen.ts'

@@ -1,4 +1,4 @@
-import type { Libraries } from './libraries.ts'
+import type { Libraries } from './library-calls.ts'
 import { ERRNO } from './xen-errors.ts'
 
 /** MAX_ALTP2M (Xen, asm-x86/domain.h, 4.17). */

@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module'
 import { abiOf } from './abi/versions.ts'
-import type { Koffi, Libraries } from './libraries.ts'
+import type { Koffi, Libraries } from './library-calls.ts'
 import type { PeerDomain } from './peer-domain.testing.ts'
 import { allocated, libc, PeerSignal } from './peer-memory.testing.ts'
 import { viewCalls } from './peer-views.testing.ts'

@@ -2,7 +2,8 @@ import { existsSync } from 'node:fs'
 import { MicrovmiError } from '@microvmi/core/driver'
 import { type Abi, abiOf } from './abi/versions.ts'
 import { type DomainInfo, parseDomainInfo } from './domain-info.ts'
-import { type Libraries, libraries } from './libraries.ts'
+import { libraries } from './libraries.ts'
+import type { Libraries } from './library-calls.ts'
 import { failed } from './xen-errors.ts'
 
 /** XENVER_version and XENVER_extraversion (version.h). */
