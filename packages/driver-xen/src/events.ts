@@ -138,8 +138,13 @@ export class XenEvents implements EventBackend {
       return
     }
     this.#session.whileStill(() => {
-      this.#drop()
-      views.release()
+      try {
+        this.#drop()
+        views.release()
+      } catch (error) {
+        this.#abandon()
+        throw error
+      }
     })
   }
 
@@ -174,12 +179,15 @@ export class XenEvents implements EventBackend {
   /** All vCPUs are about to be put in a view of Xen's, on a domain that stands still: what they wait for goes on there. */
   #move(view: number): void {
     const { monitor } = this.#session
-    if (monitor) {
-      monitor.notify()
-      this.#queue.drain(monitor)
-      this.#schedule()
+    try {
+      monitor?.notify()
+      if (monitor) this.#queue.drain(monitor)
+      this.#parts.stepping.stay()
+    } catch (error) {
+      this.#failLater(error)
+      throw error
     }
-    this.#parts.stepping.stay()
+    this.#schedule()
     this.#queue.moved(view)
     for (const slot of this.#delivered.values()) slot.setUint16(SLOT.view, view, true)
   }

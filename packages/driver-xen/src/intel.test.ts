@@ -260,3 +260,34 @@ test('a ring that cannot be trusted leaves nothing of ours in the guest', async 
   expectAsFound()
   await vm.close()
 })
+
+test('released while the ring cannot be trusted, nothing of ours is left either', async () => {
+  const vm = await opened()
+  vm.intercept({ kind: 'memory', address: FRAME * PAGE, length: 1, access: 'w' }, () => {}).ended.catch(() => {})
+  vm.memory.setAccess(OTHER * PAGE, PAGE, 'r')
+  guest.access(0, FRAME, WRITE)
+  await until(() => guest.views.vcpus[0]?.fast !== undefined)
+  guest.lie(1000)
+  expect(() => vm.release()).toThrow(expect.objectContaining({ code: 'PROTOCOL' }))
+  await setTimeout(10)
+  expectAsFound()
+})
+
+test('the same where pages have rights and nobody listens', async () => {
+  const vm = await opened()
+  vm.memory.setAccess(OTHER * PAGE, PAGE, 'r')
+  guest.lie(1000)
+  expect(() => vm.release()).toThrow(expect.objectContaining({ code: 'PROTOCOL' }))
+  expectAsFound()
+})
+
+test('a view that is asked for while the ring cannot be trusted is refused, and all ends', async () => {
+  const vm = await opened()
+  const view = vm.views.create()
+  const { ended } = vm.intercept({ kind: 'memory', address: FRAME * PAGE, length: 1, access: 'w' }, () => {})
+  guest.lie(1000)
+  expect(() => vm.views.switch(view)).toThrow(expect.objectContaining({ code: 'PROTOCOL' }))
+  await expect(ended).rejects.toEqual(expect.objectContaining({ code: 'PROTOCOL' }))
+  expectAsFound()
+  await vm.close()
+})
