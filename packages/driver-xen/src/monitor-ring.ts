@@ -18,7 +18,8 @@ export class MonitorRing {
   readonly slots: number
   readonly #bytes: Uint8Array
   readonly #indices: Int32Array
-  readonly #slotLength: number
+  /** Each slot: making a view takes longer than copying one. */
+  readonly #slots: readonly Uint8Array[]
   readonly #version: number
   #consumed = 0
   #answered = 0
@@ -27,10 +28,11 @@ export class MonitorRing {
   constructor(page: Uint8Array, { slotLength, vmEvent }: Abi) {
     this.#bytes = page
     this.#indices = new Int32Array(page.buffer, page.byteOffset, SLOTS / 4)
-    this.#slotLength = slotLength
     this.#version = vmEvent
     // __RING_SIZE: the largest power of two that fits.
     this.slots = 2 ** Math.floor(Math.log2((PAGE_SIZE - SLOTS) / slotLength))
+    const startOf = (index: number) => SLOTS + index * slotLength
+    this.#slots = Array.from({ length: this.slots }, (_, index) => page.subarray(startOf(index), startOf(index + 1)))
   }
 
   /** Begins anew, as SHARED_RING_INIT does: the page still has the indices of who used it before. */
@@ -54,10 +56,9 @@ export class MonitorRing {
     if (waiting > this.slots) {
       throw new MicrovmiError('PROTOCOL', `the monitor's ring has ${this.slots} slots, and ${waiting} requests in them`)
     }
-    const start = this.#startOf(this.#consumed)
-    slot.set(this.#bytes.subarray(start, start + this.#slotLength))
+    slot.set(this.#slotOf(this.#consumed))
     this.#consumed = (this.#consumed + 1) >>> 0
-    const version = new DataView(slot.buffer, slot.byteOffset).getUint32(SLOT.version, true)
+    const version = wordAt(slot, SLOT.version)
     if (version === this.#version) return true
     throw new MicrovmiError(
       'PROTOCOL',
@@ -73,12 +74,20 @@ export class MonitorRing {
 
   /** Puts a response where a request was taken from: there is always room for one. Xen is to be notified. */
   answer(slot: Uint8Array): void {
-    this.#bytes.set(slot, this.#startOf(this.#answered))
+    this.#slotOf(this.#answered).set(slot)
     this.#answered = (this.#answered + 1) >>> 0
     Atomics.store(this.#indices, RESPONSES_PRODUCED, this.#answered | 0)
   }
 
-  #startOf(index: number): number {
-    return SLOTS + (index & (this.slots - 1)) * this.#slotLength
+  #slotOf(index: number): Uint8Array {
+    const slot = this.#slots[index & (this.slots - 1)]
+    if (!slot) throw new RangeError(`the ring has no slot ${index}`)
+    return slot
   }
+}
+
+/** 32 bits, little endian. */
+function wordAt(bytes: Uint8Array, offset: number): number {
+  const byte = (index: number) => bytes[offset + index] ?? 0
+  return (byte(0) | (byte(1) << 8) | (byte(2) << 16) | (byte(3) << 24)) >>> 0
 }

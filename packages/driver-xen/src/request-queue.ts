@@ -4,7 +4,15 @@ import type { Monitor } from './monitor.ts'
 import { type Step, type Stepping, setView } from './stepping.ts'
 
 /** A request of Xen's, which is to be answered once. */
-export type Slot = DataView
+export class Slot extends DataView<ArrayBuffer> {
+  /** All of it. */
+  readonly bytes: Uint8Array
+
+  constructor(length: number) {
+    super(new ArrayBuffer(length))
+    this.bytes = new Uint8Array(this.buffer)
+  }
+}
 
 /** Requests on their way from the ring to their answers. Slots are used again. */
 export class RequestQueue {
@@ -42,8 +50,8 @@ export class RequestQueue {
   /** Takes all that is in the ring now. */
   takeAll(monitor: Monitor): void {
     for (;;) {
-      const slot = this.#spare.pop() ?? new DataView(new ArrayBuffer(this.#slotLength))
-      if (!monitor.take(new Uint8Array(slot.buffer))) {
+      const slot = this.#spare.pop() ?? new Slot(this.#slotLength)
+      if (!monitor.take(slot.bytes)) {
         this.#spare.push(slot)
         return
       }
@@ -77,7 +85,7 @@ export class RequestQueue {
     this.#steps.delete(slot)
     if (step?.back !== undefined && (flags & FLAG.view) === 0) setView(slot, step.back)
     if ((flags & FLAG.vcpuPaused) !== 0) this.#stepping.settle(slot)
-    monitor?.answer(new Uint8Array(slot.buffer))
+    monitor?.answer(slot.bytes)
     this.#spare.push(slot)
   }
 
