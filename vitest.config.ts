@@ -17,7 +17,7 @@ const elsewhere = new Map([
 ])
 
 /** Labs whose files mostly wait, or run in machines of one processor. */
-const twoFiles = new Set(['kvm', 'kvmi', 'xen-intel', 'virtualbox'])
+const twoFiles = new Set(['kvm', 'kvmi', 'xen', 'xen-intel', 'virtualbox'])
 
 function runnerOf(lab: string): { runner?: string } {
   const runner = elsewhere.get(lab)

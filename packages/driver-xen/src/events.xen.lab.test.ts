@@ -78,25 +78,6 @@ test('a breakpoint of ours is stepped over on both vCPUs, for as long as it is t
   await until('both go on', () => [0, 1].every((vcpu) => count(vcpu, 'turns') > (turns[vcpu] ?? 0) + 10))
 })
 
-test('of CR3 another value can be written than the guest wants', async () => {
-  await using at = await session()
-  const { vm } = at
-  let taken: bigint | undefined
-  let wanted: bigint | undefined
-  for await (const event of vm.intercept({ kind: 'cr', register: 'cr3' })) {
-    event.hold()
-    const lease = vm.pause()
-    wanted = event.old
-    event.reply({ value: event.old })
-    taken = vm.readRegisters(event.vcpu).cr3
-    // What the guest wanted: else it would go on with another process's memory.
-    vm.writeRegisters(event.vcpu, { cr3: event.new })
-    lease.end()
-    break
-  }
-  expect(taken).toBe(wanted)
-})
-
 test('a killed session is answered for, and its monitor taken over', async () => {
   const host = Xen.open()
   const note = new SessionNote(guest.uuid)
@@ -133,6 +114,26 @@ test("another program's monitor is left alone", async () => {
   }
   xc.monitor_disable(host.handle, guest.domid)
   host.close()
+})
+
+// Behind the others: a vCPU may lose an interrupt by it, and stand still then (README, `registers.write`).
+test('of CR3 another value can be written than the guest wants', async () => {
+  await using at = await session()
+  const { vm } = at
+  let taken: bigint | undefined
+  let wanted: bigint | undefined
+  for await (const event of vm.intercept({ kind: 'cr', register: 'cr3' })) {
+    event.hold()
+    const lease = vm.pause()
+    wanted = event.old
+    event.reply({ value: event.old })
+    taken = vm.readRegisters(event.vcpu).cr3
+    // What the guest wanted: else it would go on with another process's memory.
+    vm.writeRegisters(event.vcpu, { cr3: event.new })
+    lease.end()
+    break
+  }
+  expect(taken).toBe(wanted)
 })
 
 test('a domain that is destroyed while we listen ends it at once', async () => {

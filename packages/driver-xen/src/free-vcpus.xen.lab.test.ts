@@ -25,19 +25,19 @@ test('vCPUs that wait for an answer which nobody gives stand still, and run agai
   }
   const host = Xen.open()
   try {
-    expect(await advance()).toEqual([true, true])
+    await expect.poll(advance, { timeout: 30_000 }).toEqual([true, true])
     const monitor = new Monitor(host, guest.domid, new SessionNote(guest.uuid), () => {})
     expect(host.libraries.xc.monitor_write_ctrlreg(host.handle, guest.domid, CR3, true, true, 0n, true)).toBe(0)
-    await setTimeout(1500)
-    expect(await advance()).toEqual([false, false])
+    // Each stands when it has come by a write of CR3.
+    await expect.poll(advance, { timeout: 30_000 }).toEqual([false, false])
     // Without the monitor they are no better off.
     monitor.close()
     expect(await advance()).toEqual([false, false])
     answerFor(host, guest.domid, 2)
-    expect(await advance()).toEqual([true, true])
+    await expect.poll(advance, { timeout: 30_000 }).toEqual([true, true])
     // vCPUs that wait for nothing take it as nothing.
     answerFor(host, guest.domid, 2)
-    expect(await advance()).toEqual([true, true])
+    await expect.poll(advance, { timeout: 30_000 }).toEqual([true, true])
   } finally {
     host.close()
     await vm.close()
