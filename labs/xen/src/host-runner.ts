@@ -6,7 +6,7 @@ const DEADLINE = 10 * 60_000
 
 /** Runs this lab's test files in dom0. */
 export default class XenRunner extends HostRunner {
-  protected readonly place: Place = placeIn(xenMachine)
+  protected readonly place: Place = placeIn(() => xenMachine())
 }
 
 /** dom0 of a machine of its own for each test file. */

@@ -7,7 +7,7 @@ import { bochs } from './bochs.ts'
 import { bootDisc } from './boot-disc.ts'
 import { frames } from './debug-port.ts'
 import { type MachineImage, machineImage } from './machine-image.ts'
-import { packages } from './packages.ts'
+import { packages, type XenVersion } from './packages.ts'
 
 /** MiB. */
 const MEMORY = { machine: 2048, dom0: 1200 }
@@ -25,14 +25,14 @@ const DOM0_ARGUMENTS =
  * A machine with Xen and Intel's VMX: page access, single steps and views, which Xen has there only. Bochs emulates it,
  * one processor of it.
  */
-export async function intelMachine(): Promise<Machine> {
+export async function intelMachine(version: XenVersion = '4.17'): Promise<Machine> {
   const root = await unpacked({
     suite: 'trixie',
     packages: ['grub-common', 'grub-pc-bin', 'xorriso'],
     alone: ['bochsbios', 'vgabios'],
     sources: ['bochs'],
   })
-  const [program, image] = await Promise.all([bochs(root), packages().then(machineImage)])
+  const [program, image] = await Promise.all([bochs(root), packages(version).then(machineImage)])
   return { prepare: (run) => prepare(root, program, image, run) }
 }
 

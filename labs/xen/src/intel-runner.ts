@@ -4,5 +4,5 @@ import { intelMachine } from './intel-machine.ts'
 
 /** Runs test files in dom0 of the machine of Intel's. */
 export default class IntelRunner extends HostRunner {
-  protected readonly place: Place = placeIn(intelMachine)
+  protected readonly place: Place = placeIn(() => intelMachine())
 }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { gunzipSync } from 'node:zlib'
@@ -32,11 +32,9 @@ const MODULES = [
   'xenfs',
 ]
 
-const TOOLS = 'usr/lib/xen-4.17/bin'
+/** Below usr/lib/xen-VERSION/bin. */
+const TOOLS = ['xl', 'xenstored', 'xenconsoled', 'xenconsole', 'xen-init-dom0', 'xenctx', 'xen-hvmctx']
 const PROGRAMS = [
-  ...['xl', 'xenstored', 'xenconsoled', 'xenconsole', 'xen-init-dom0', 'xenctx', 'xen-hvmctx'].map(
-    (name) => `${TOOLS}/${name}`,
-  ),
   ...['read', 'write', 'ls', 'list', 'rm', 'watch'].map((name) => `usr/bin/xenstore-${name}`),
   // An HVM guest's device model.
   'usr/libexec/xen-qemu-system-i386',
@@ -44,7 +42,6 @@ const PROGRAMS = [
 
 /** What the toolstack and the device model of an HVM guest read. */
 const DATA = [
-  'usr/lib/xen-4.17/boot/hvmloader',
   'usr/share/seabios/bios-256k.bin',
   'usr/share/qemu/keymaps/en-us',
   ...['kvmvapic.bin', 'linuxboot.bin', 'linuxboot_dma.bin'].map((name) => `usr/share/qemu/${name}`),
@@ -54,43 +51,46 @@ const DATA = [
 const LIBRARY = /^libxen.*\.so\./
 
 /** Xen, and dom0 with its tools, this Node and what the guests are booted from. */
-export async function machineImage({ root, kernel, ownKernel }: Packages): Promise<MachineImage> {
-  const sources = await sourcesOf(root, { kernel, ownKernel, initrd: await guestInitramfs(root) })
+export async function machineImage(packages: Packages): Promise<MachineImage> {
+  const { version, dom0, machine, kernel } = packages
+  const sources = await sourcesOf(packages, await guestInitramfs(machine))
   sources.set('usr/bin/debug-port', await compiled(here('../machine/debug-port.c')))
   const hash = createHash('sha256').update(
-    JSON.stringify([basename(root), process.version, MODULES, [...sources.keys()]]),
+    JSON.stringify([basename(dom0), basename(machine), process.version, MODULES, [...sources.keys()]]),
   )
   for (const file of ['init', 'debug-port.c']) hash.update(readFileSync(here(`../machine/${file}`)))
   hash.update(sources.get('guest/initrd') ?? '')
   const directory = await once(`xen-lab/machine-${hash.digest('hex').slice(0, 16)}`, (made) => {
     // QEMU loads no compressed hypervisor.
-    writeFileSync(join(made, 'xen'), gunzipSync(readFileSync(join(root, 'boot/xen-4.17-amd64.gz'))))
-    writeFileSync(join(made, 'initrd'), cpio(entriesOf(root, sources)))
+    writeFileSync(join(made, 'xen'), gunzipSync(readFileSync(join(dom0, `boot/xen-${version}-amd64.gz`))))
+    writeFileSync(join(made, 'initrd'), cpio(entriesOf(machine, sources)))
   })
   return { xen: join(directory, 'xen'), kernel, initrd: join(directory, 'initrd') }
 }
 
 /** Where each file of dom0 is on this machine. */
 async function sourcesOf(
-  root: string,
-  guest: { kernel: string; ownKernel: string; initrd: string },
+  { version, dom0: root, kernel, ownKernel }: Packages,
+  guestInitrd: string,
 ): Promise<Map<string, string>> {
+  const own = `usr/lib/xen-${version}`
+  const programs = [...TOOLS.map((name) => `${own}/bin/${name}`), ...PROGRAMS]
   const sources = new Map<string, string>([
     ['init', here('../machine/init')],
-    ['bin/busybox', join(root, 'bin/busybox')],
+    ['bin/busybox', busyboxOf(root)],
     ['lib64/ld-linux-x86-64.so.2', loaderOf(root)],
-    ['guest/kernel', guest.kernel],
-    ['guest/kernel-hvm', guest.ownKernel],
-    ['guest/initrd', guest.initrd],
+    ['guest/kernel', kernel],
+    ['guest/kernel-hvm', ownKernel],
+    ['guest/initrd', guestInitrd],
     ['usr/bin/node', process.execPath],
   ])
-  for (const path of [...PROGRAMS, ...DATA]) sources.set(path, join(root, path))
+  for (const path of [...programs, `${own}/boot/hvmloader`, ...DATA]) sources.set(path, join(root, path))
   const libraries = 'usr/lib/x86_64-linux-gnu'
   for (const name of readdirSync(join(root, libraries))) {
     if (LIBRARY.test(name)) sources.set(`${libraries}/${name}`, join(root, libraries, name))
   }
   const loaded = [...sources].filter(
-    ([path]) => path === 'usr/bin/node' || PROGRAMS.includes(path) || LIBRARY.test(basename(path)),
+    ([path]) => path === 'usr/bin/node' || programs.includes(path) || LIBRARY.test(basename(path)),
   )
   for (const [, program] of loaded) {
     for (const library of await librariesOf(program, root)) sources.set(library.slice(root.length + 1), library)
@@ -98,8 +98,14 @@ async function sourcesOf(
   return sources
 }
 
-function entriesOf(root: string, sources: ReadonlyMap<string, string>): CpioEntry[] {
-  const ordered = modules(root, MODULES)
+/** Debian 13's packages have no files in /bin any more. */
+function busyboxOf(root: string): string {
+  const merged = join(root, 'usr/bin/busybox')
+  return existsSync(merged) ? merged : join(root, 'bin/busybox')
+}
+
+function entriesOf(machine: string, sources: ReadonlyMap<string, string>): CpioEntry[] {
+  const ordered = modules(machine, MODULES)
   return [
     ...directoriesOf([...sources.keys(), 'modules/order', 'dev/console']),
     { path: 'dev/console', type: 'console' },

@@ -1,6 +1,6 @@
 import { jobOf, runInMachine } from '@microvmi/lab-inside'
 import { configurationOf } from './configuration.ts'
-import { ENVIRONMENT, xenMachine } from './machine.ts'
+import { ENVIRONMENT, type XenMachineOptions, xenMachine } from './machine.ts'
 
 /** The machine's first virtio console: hvc0 is Xen's. */
 const TERMINAL = '/dev/hvc1'
@@ -9,7 +9,11 @@ const TIMEOUT = 12 * 3_600_000
 const TYPES = ['pvh', 'hvm', 'pv'] as const
 
 /** A shell in dom0, at this process's terminal. The machine is gone when it ends. */
-export async function shell(programs: readonly string[], copies: readonly string[], cpus: number): Promise<number> {
+export async function shell(
+  programs: readonly string[],
+  copies: readonly string[],
+  options: XenMachineOptions,
+): Promise<number> {
   const { stdin, stdout, stderr } = process
   const job = await jobOf(['setsid', 'sh', '-c', scriptOf(stdout)], copies)
   const { command, files } = await jobOf(['node', ...programs])
@@ -18,7 +22,7 @@ export async function shell(programs: readonly string[], copies: readonly string
   stdout.write(`Booting Xen. In its dom0: xl create pvh.cfg (or hvm.cfg, pv.cfg), xl console microvmi-pvh.\n${note}`)
   if (stdin.isTTY) stdin.setRawMode(true)
   try {
-    return await runInMachine(await xenMachine(cpus), {
+    return await runInMachine(await xenMachine(options), {
       ...job,
       environment: { ...job.environment, ...ENVIRONMENT, PS1: 'dom0:\\w# ', TERM: process.env.TERM ?? 'vt100' },
       files: new Map([...job.files, ...files, ...configurations]),
