@@ -69,7 +69,12 @@ export const controlPage = {
     requestStatus: 56,
     descriptors: 64,
     cr4: 72,
+    portReads: 80,
+    portValue: 88,
+    portWrites: 96,
   },
+  /** I/O ports that nobody answers at: one is read, the other written. Reading gives ones. */
+  ports: { read: 0x5a0, written: 0x5a1 },
 } as const
 
 /**

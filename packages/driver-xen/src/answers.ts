@@ -8,10 +8,18 @@ import {
 } from '@microvmi/core/driver'
 import type { PageRights } from '@microvmi/page-rights'
 import type { Abi } from './abi/versions.ts'
-import { CPUID, FLAG, pagingRegistersOf, REASON, ripOf, SLOT } from './abi/vm-event.ts'
+import { CPUID, pagingRegistersOf, REASON, ripOf, SLOT } from './abi/vm-event.ts'
 import type { Breakpoints } from './breakpoints.ts'
 import { type Injector, TRAP } from './injection.ts'
-import { checkParts, emulate, proceed, setRegisters, splitChanges, wantedValue } from './replies.ts'
+import {
+  checkParts,
+  emulate,
+  emulateWithoutWrites,
+  proceed,
+  setRegisters,
+  splitChanges,
+  wantedValue,
+} from './replies.ts'
 import { DEBUG_LENGTH, faultFrame, physicalOf } from './requests.ts'
 import { type Stepping, setView } from './stepping.ts'
 import { XenViews } from './views.ts'
@@ -34,7 +42,7 @@ export interface AnswerParts {
  * with the request are registers of before, and rip in a response would have the instruction executed once more.
  */
 export const IS_AHEAD: ReadonlySet<EventKind> = new Set<EventKind>([
-  ...(['breakpoint', 'int3', 'debug', 'descriptor', 'memory', 'singlestep', 'cpuid'] as const),
+  ...(['breakpoint', 'int3', 'debug', 'descriptor', 'memory', 'singlestep', 'cpuid', 'io'] as const),
 ])
 
 /** Makes a request's slot its response. */
@@ -72,6 +80,7 @@ export class Answers {
     const vcpu = slot.getUint32(SLOT.vcpu, true)
     switch (slot.getUint32(SLOT.reason, true)) {
       case REASON.descriptor:
+      case REASON.io:
         emulate(slot, true)
         return
       case REASON.debugException:
@@ -136,9 +145,7 @@ export class Answers {
 
   #deny(event: BackendEvent, slot: DataView): void {
     const { abi } = this.#parts
-    if (event.kind === 'memory') {
-      slot.setUint32(SLOT.flags, slot.getUint32(SLOT.flags, true) | FLAG.emulate | FLAG.emulateNoWrite, true)
-    }
+    if (event.kind === 'memory' || event.kind === 'io') emulateWithoutWrites(slot)
     if (event.kind === 'int3') {
       setRegisters(slot, { rip: event.fields.address + BigInt(this.#int3Trap(slot).length) }, abi)
     }

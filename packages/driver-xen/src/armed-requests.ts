@@ -54,11 +54,18 @@ export class ArmedRequests extends Map<number, InterceptRequest> {
       armed,
       vcpu,
       stops: isPaused ? 'vcpu' : 'none',
-      // Without views a page is open to all while one vCPU steps over an access to it.
-      complete: kind !== 'memory' || views.isOn || queue.vcpus === 1,
+      complete: this.#isComplete(kind, armed, views.isOn || queue.vcpus === 1),
       ...(IS_AHEAD.has(kind) ? { registers: () => registersOf(slot, abi) } : {}),
       fields,
     } as BackendEvent
+  }
+
+  /** @param alone whether nobody else uses a page while a vCPU makes an access to it */
+  #isComplete(kind: EventKind, armed: readonly number[], alone: boolean): boolean {
+    // Two ports are the guest's own (settings.ts).
+    const isOfOnePort = (request: InterceptRequest | undefined) => request?.kind === 'io' && request.port !== undefined
+    if (kind === 'io') return armed.every((number) => isOfOnePort(this.get(number)))
+    return kind !== 'memory' || alone
   }
 
   #wanting(kind: EventKind, wants: (request: InterceptRequest) => boolean): number[] {

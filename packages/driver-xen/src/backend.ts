@@ -77,7 +77,7 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
     this.#injector = new Injector(xen, domid)
     const note = new SessionNote(uuid)
     const breakpoints = new Breakpoints(memory, this.registers, note)
-    const kinds = kindsOf(xen, domid)
+    const kinds = kindsOf(xen, info)
     const canStep = kinds.includes('singlestep')
     try {
       this.warnings = recover(xen, info, note, breakpoints, canStep)

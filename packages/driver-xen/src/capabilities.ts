@@ -29,6 +29,7 @@ export const POSSIBLE = [
   'events.memory',
   'events.singlestep',
   'events.cpuid',
+  'events.io',
   'reply.registers',
   'reply.deny',
   'reply.value',
@@ -44,6 +45,7 @@ const REASONS: { readonly [Name in (typeof POSSIBLE)[number]]?: string } = {
   'memory.access': 'Xen has rights of pages on Intel’s processors alone',
   'events.memory': 'Xen has rights of pages on Intel’s processors alone',
   'events.singlestep': 'Xen steps vCPUs by the monitor trap flag of Intel’s processors alone',
+  'events.io': 'Xen reports accesses to I/O ports from 4.18 on, and lets them pass in PVH domains alone',
   'reply.step': 'Xen steps vCPUs by the monitor trap flag of Intel’s processors alone',
 }
 const NO_MONITOR = 'this Xen has no such monitor for this domain and processor'

@@ -55,6 +55,7 @@ export interface Libraries {
     monitor_guest_request(xch: number, domid: number, enable: boolean, sync: boolean, allowUserspace: boolean): number
     monitor_debug_exceptions(xch: number, domid: number, enable: boolean, sync: boolean): number
     monitor_cpuid(xch: number, domid: number, enable: boolean): number
+    monitor_io(xch: number, domid: number, enable: boolean): number
     get_mem_access(xch: number, domid: number, gfn: number, into: Uint32Array): number
     set_mem_access_multi(xch: number, domid: number, access: Uint8Array, frames: BigUint64Array, count: number): number
     domain_debug_control(xch: number, domid: number, op: number, vcpu: number): number

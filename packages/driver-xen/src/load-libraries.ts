@@ -66,6 +66,7 @@ export function load(): Libraries {
       ),
       monitor_debug_exceptions: xc('int xc_monitor_debug_exceptions(uint64 xch, uint32 domid, bool enable, bool sync)'),
       monitor_cpuid: xc('int xc_monitor_cpuid(uint64 xch, uint32 domid, bool enable)'),
+      monitor_io: whenCalled(() => xc('int xc_monitor_io(uint64 xch, uint32 domid, bool enable)')),
       get_mem_access: xc('int xc_get_mem_access(uint64 xch, uint32 domid, uint64 pfn, void *access)'),
       set_mem_access_multi: xc(
         'int xc_set_mem_access_multi(uint64 xch, uint32 domid, void *access, void *pages, uint32 nr)',

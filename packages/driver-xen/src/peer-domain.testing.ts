@@ -31,6 +31,8 @@ export class PeerDomain {
   pauses = 0
   isMonitored = false
   isDestroyed = false
+  /** An HVM guest proper. */
+  hasDevices = false
   abi: Abi = abiOf({ major: 4, minor: 17, extra: '' })
   /** A page of its own: Xen hands over the same one each time, with the indices that were left in it. */
   readonly ring = new PeerMemory(PAGE)

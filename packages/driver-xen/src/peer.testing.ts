@@ -140,8 +140,8 @@ export class Peer {
           }),
         monitor_get_capabilities: (_xch, domid, into) =>
           this.#on('xc_monitor_get_capabilities', domid, () => {
-            // Single steps are Intel's.
-            into[0] = this.isIntel ? 0x1f7f : 0x1f7b
+            // Single steps are Intel's; I/O ports are there from 4.18 on.
+            into[0] = (this.isIntel ? 0x1f7f : 0x1f7b) | (this.minor >= 18 ? 1 << 13 : 0)
             return 0
           }),
         monitor_write_ctrlreg: this.#arm('xc_monitor_write_ctrlreg', 'cr'),
@@ -152,6 +152,7 @@ export class Peer {
         monitor_guest_request: this.#arm('xc_monitor_guest_request', 'hypercall'),
         monitor_debug_exceptions: this.#arm('xc_monitor_debug_exceptions', 'debug'),
         monitor_cpuid: this.#arm('xc_monitor_cpuid', 'cpuid'),
+        monitor_io: this.#arm('xc_monitor_io', 'io'),
         ...this.#processorCalls(),
         domain_setmaxmem: (_xch, domid, kibibytes) =>
           this.#on('xc_domain_setmaxmem', domid, (domain) => {
@@ -226,7 +227,7 @@ export class Peer {
     if (this.errno !== 0) return -1
     const { domainInfo } = abiOf({ major: 4, minor: this.minor, extra: '' })
     const found = this.domains.filter(({ domid, isDestroyed }) => domid >= first && !isDestroyed).slice(0, count)
-    for (const [index, { domid, pauses, memory, mostPages, vcpus }] of found.entries()) {
+    for (const [index, { domid, pauses, memory, mostPages, vcpus, hasDevices }] of found.entries()) {
       const record = new DataView(into.buffer, into.byteOffset + index * domainInfo.length, domainInfo.length)
       record.setUint16(0, domid, true)
       record.setUint32(4, HVM | (pauses > 0 ? PAUSED : 0), true)
@@ -234,6 +235,7 @@ export class Peer {
       record.setBigUint64(16, BigInt(mostPages), true)
       record.setUint32(68, vcpus.length - 1, true)
       record.setUint8(76, domid)
+      record.setUint32(domainInfo.archConfig, hasDevices ? 1 << 8 : 0, true)
     }
     return found.length
   }

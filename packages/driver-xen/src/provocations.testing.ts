@@ -61,6 +61,20 @@ export function provocations({ marks, control, scratch }: GuestFacts): Provocati
     event.reply({ registers: { rip: (event.registers?.rip ?? 0n) + BigInt(event.length) } })
     while (count(vm, 'cpuids', event.vcpu) <= before) await setTimeout(5)
   }
+  /** What the guest reads from its port, where nobody answers: ones, but for the reply. */
+  const reading =
+    (expected: bigint, parts: (event: Answerable) => object) =>
+    async (event: Answerable, vm: AnyVm): Promise<void> => {
+      const others = vm.intercept({ kind: 'io', port: controlPage.ports.written })
+      const next = others[Symbol.asyncIterator]()
+      event.reply(parts(event))
+      // It writes to the other port when it has noted what it read.
+      let written = (await next.next()).value
+      while (written !== undefined && written.vcpu !== event.vcpu) written = (await next.next()).value
+      const value = count(vm, 'portValue', event.vcpu)
+      others.close()
+      if (value !== expected) throw new Error(`the guest read 0x${value.toString(16)}`)
+    }
   const breakpoint: Provocation<'breakpoint'> = {
     request: { kind: 'breakpoint', physicalAddress: mark.physical },
     check: ({ address }) => {
@@ -110,6 +124,30 @@ export function provocations({ marks, control, scratch }: GuestFacts): Provocati
       replies: { registers: skipped },
       everyVcpu: true,
     },
+    io: [
+      {
+        request: { kind: 'io', port: controlPage.ports.read },
+        check: (event) => {
+          if (event.direction !== 'in' || event.size !== 1) throw new Error(`${event.size} bytes ${event.direction}`)
+        },
+        never: [{ kind: 'io', port: controlPage.ports.written + 1 }],
+        replies: {
+          registers: reading(0x33n, ({ registers }) => ({
+            registers: { rax: 0x33n, rip: (registers?.rip ?? 0n) + 1n },
+          })),
+          deny: reading(0x33n, () => ({ deny: true, registers: { rax: 0x33n } })),
+          emulate: reading(0x42n, () => ({ emulate: { data: Uint8Array.of(0x42) } })),
+        },
+        everyVcpu: true,
+      },
+      {
+        request: { kind: 'io', port: controlPage.ports.written },
+        check: (event) => {
+          if (event.direction !== 'out' || event.size !== 1) throw new Error(`${event.size} bytes ${event.direction}`)
+        },
+        everyVcpu: true,
+      },
+    ],
     memory: {
       // The guest counts in it at each turn.
       request: { kind: 'memory', address: control, length: 1, access: 'w' },

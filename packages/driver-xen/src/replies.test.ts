@@ -111,6 +111,7 @@ test('parts that a response has no room for, or that come too late, are refused'
   expect(() => checkParts(eventOf('msr'), { deny: false })).not.toThrow()
   expect(() => checkParts(eventOf('memory', { access: 'rx' }), { deny: true })).toThrow(/this access is none/)
   expect(() => checkParts(eventOf('memory', { access: 'rw' }), { deny: true })).not.toThrow()
+  expect(() => checkParts(eventOf('io'), { step: true })).toThrow(/the one behind it/)
   const instruction = Uint8Array.of(0x90)
   expect(() => checkParts(eventOf('memory', { access: 'r' }), { emulate: { instruction } })).toThrow(/int3 only/)
   expect(() => checkParts(eventOf('breakpoint'), { emulate: { instruction } })).not.toThrow()

@@ -6,7 +6,7 @@ import {
   type Reply,
 } from '@microvmi/core/driver'
 import type { Abi } from './abi/versions.ts'
-import { FLAG, INSTRUCTION_DATA, READ_DATA, SLOT, settableRegisters } from './abi/vm-event.ts'
+import { FLAG, INSTRUCTION_DATA, READ_DATA, REASON, SLOT, settableRegisters } from './abi/vm-event.ts'
 
 /** Registers that come with a response and those that are written by themselves. */
 export function splitChanges(changes: RegisterChanges, abi: Abi): { inSlot: RegisterChanges; others: RegisterChanges } {
@@ -52,7 +52,22 @@ export function emulate(slot: DataView, how: Exclude<Reply['emulate'], undefined
     bytes.set(how.data, READ_DATA.bytes)
     flags |= FLAG.setEmulatedReadData
   }
+  setEmulation(slot, flags)
+}
+
+/** Xen's emulator executes the guest's instruction, without what it writes to memory and to I/O ports. */
+export function emulateWithoutWrites(slot: DataView): void {
+  setEmulation(slot, FLAG.emulate | FLAG.emulateNoWrite)
+}
+
+/**
+ * vm_event_emulate_check() (Xen 4.18 to 4.20, arch/x86/vm_event.c) goes by the response's own reason, and heeds the
+ * flags for three of them alone. A port's access that is answered as a descriptor's, for which nothing else is looked
+ * at, is emulated: with its own reason the vCPU would make it again, and be reported again, for ever.
+ */
+function setEmulation(slot: DataView, flags: number): void {
   slot.setUint32(SLOT.flags, slot.getUint32(SLOT.flags, true) | flags, true)
+  if (slot.getUint32(SLOT.reason, true) === REASON.io) slot.setUint32(SLOT.reason, REASON.descriptor, true)
 }
 
 /** The value that a control register is to have, where a reply forbids the write or gives another value. */
@@ -63,7 +78,7 @@ export function wantedValue(event: BackendEvent, parts: Reply): bigint | undefin
 }
 
 /** Kinds whose instruction has not been executed, and can be left out. */
-const DENIABLE: ReadonlySet<EventKind> = new Set<EventKind>(['cr', 'memory', 'int3', 'debug'])
+const DENIABLE: ReadonlySet<EventKind> = new Set<EventKind>(['cr', 'memory', 'int3', 'debug', 'io'])
 
 /** Throws where a part does not go with an event on Xen. */
 export function checkParts(event: BackendEvent, parts: Reply): void {
@@ -83,5 +98,8 @@ export function checkParts(event: BackendEvent, parts: Reply): void {
   // vm_event_emulate_check() (Xen, arch/x86/vm_event.c)
   if (isInstruction && kind !== 'breakpoint' && kind !== 'int3') {
     throw refuse('emulate', 'Xen emulates another instruction in place of an int3 only')
+  }
+  if (kind === 'io' && parts.step !== undefined && parts.step !== false) {
+    throw refuse('step', 'Xen’s emulator executes the instruction, and a step would be the one behind it')
   }
 }

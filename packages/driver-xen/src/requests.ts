@@ -7,6 +7,7 @@ import {
   CPUID,
   DESCRIPTOR,
   HAS_VIRTUAL_ADDRESS,
+  IO,
   MEMORY_ACCESS,
   MSR,
   REASON,
@@ -45,6 +46,8 @@ export function kindOf(slot: DataView, isOurs: () => boolean): EventKind | undef
       return 'singlestep'
     case REASON.cpuid:
       return 'cpuid'
+    case REASON.io:
+      return 'io'
     default:
       return undefined
   }
@@ -113,6 +116,12 @@ export function eventFields(
         subleaf: slot.getUint32(CPUID.subleaf, true),
         length: slot.getUint32(CPUID.length, true),
       }
+    case 'io':
+      return {
+        port: slot.getUint16(IO.port, true),
+        size: slot.getUint32(IO.bytes, true),
+        direction: slot.getUint8(IO.isIn) === 0 ? 'out' : 'in',
+      }
     default:
       return { address: rip }
   }
@@ -138,6 +147,9 @@ export function isWanted(request: InterceptRequest, fields: Fields): boolean {
   }
   if (request.kind === 'cpuid') {
     return request.leaf === undefined || request.leaf === (fields as EventKinds['cpuid']['event']).leaf
+  }
+  if (request.kind === 'io') {
+    return request.port === undefined || request.port === (fields as EventKinds['io']['event']).port
   }
   return true
 }

@@ -1,5 +1,6 @@
 import { type EventKind, type InterceptRequest, MicrovmiError } from '@microvmi/core/driver'
 import { CONTROL_REGISTERS } from './abi/vm-event.ts'
+import type { DomainInfo } from './domain-info.ts'
 import type { Xen } from './xen.ts'
 import { failed } from './xen-errors.ts'
 
@@ -14,17 +15,26 @@ const MONITOR_BITS: { readonly [Kind in EventKind]?: number } = {
   debug: 5,
   cpuid: 6,
   descriptor: 9,
+  io: 13,
 }
 
 /** Kinds whose answers may be steps. */
 const STEPPED: readonly EventKind[] = ['memory', 'singlestep', 'breakpoint', 'int3', 'debug']
 
+/**
+ * Ports that a guest has without Xen's leave (hvm_io_bitmap: start of arch/x86/hvm/hvm.c; the first is closed by Xen's
+ * option hvm_port80).
+ */
+const OPEN_PORTS: readonly number[] = [0x80, 0xed]
+
 /** The kinds of events that a domain's monitor has. Of page accesses it does not tell. */
-export function kindsOf(xen: Xen, domid: number): EventKind[] {
+export function kindsOf(xen: Xen, { domid, hasDevices }: DomainInfo): EventKind[] {
   const bits = new Uint32Array(1)
   if (xen.libraries.xc.monitor_get_capabilities(xen.handle, domid, bits) < 0) return []
   const kinds = Object.entries(MONITOR_BITS) as [EventKind, number][]
-  return kinds.filter(([, bit]) => ((bits[0] ?? 0) >>> bit) & 1).map(([kind]) => kind)
+  return kinds
+    .filter(([kind, bit]) => ((bits[0] ?? 0) >>> bit) & 1 && (kind !== 'io' || (xen.abi.hasIo && !hasDevices)))
+    .map(([kind]) => kind)
 }
 
 /** What Xen's monitor is told to report, and how to tell it. */
@@ -122,6 +132,7 @@ export class Settings {
       )
     }
     if (has('cpuid')) want('cpuid', 'xc_monitor_cpuid', (enable) => xc.monitor_cpuid(handle, domid, enable))
+    if (has('io')) want('io', 'xc_monitor_io', (enable) => xc.monitor_io(handle, domid, enable))
     // Steps are reported of vCPUs alone that are stepped.
     if (this.#canStep && (isHeld || has(...STEPPED))) {
       want('singlestep', 'xc_monitor_singlestep', (enable) => xc.monitor_singlestep(handle, domid, enable))
@@ -138,5 +149,9 @@ export function checkRequest(request: InterceptRequest): void {
       'UNSUPPORTED',
       'Xen reports no writes of the value that is there already: leave onChange out',
     )
+  }
+  if (request.kind === 'io' && request.port !== undefined && OPEN_PORTS.includes(request.port)) {
+    const ports = OPEN_PORTS.map((port) => `0x${port.toString(16)}`).join(' and ')
+    throw new MicrovmiError('UNSUPPORTED', `Xen lets guests use the I/O ports ${ports} themselves, and sees nothing`)
   }
 }

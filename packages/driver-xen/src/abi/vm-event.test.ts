@@ -47,6 +47,10 @@ describe.each(LAYOUTS)('Xen 4.%i', (minor, layout) => {
       leaf: event('cpuid.leaf'),
       subleaf: event('cpuid.subleaf'),
     })
+    if (abi.hasIo) {
+      expect(vmEvent.IO).toEqual({ bytes: event('io.bytes'), port: event('io.port'), isIn: event('io.in') })
+      expect(vmEvent.REASON.io).toBe(constant('VM_EVENT_REASON_IO_INSTRUCTION'))
+    }
     expect(vmEvent.READ_DATA).toEqual({ size: event('emul.read.size'), bytes: event('emul.read.data') })
     expect(vmEvent.INSTRUCTION_DATA.bytes).toBe(event('emul.insn.data'))
   })

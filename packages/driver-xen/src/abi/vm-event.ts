@@ -57,6 +57,7 @@ export const MSR = { index: 24, next: 32, old: 40 } as const
 export const DESCRIPTOR = { table: 40, write: 41 } as const
 /** struct vm_event_fast_singlestep, which a response has: the view to go back to. */
 export const FAST_STEP = { view: 24 } as const
+export const IO = { bytes: 24, port: 28, isIn: 30 } as const
 export const CPUID = { length: 24, leaf: 28, subleaf: 32 } as const
 /** struct vm_event_emul_read_data: the size, then the bytes. */
 export const READ_DATA = { size: 56, bytes: 60 } as const
