@@ -117,7 +117,7 @@ export class Answers {
     if (Object.keys(direct).length > 0) registers.write(vcpu, direct)
     if (parts.view !== undefined) setView(slot, this.#parts.views.numberOf(parts.view))
     if (isEmulation(parts)) emulate(slot, parts.emulate)
-    else if (parts.deny === true) this.#deny(event, slot)
+    else if (parts.deny === true) this.#deny(event, slot, parts)
     else if (!isElsewhere) this.#goOn(event, slot, parts)
     if (isAsked(parts.step)) this.#step(event, slot, parts, isElsewhere)
     if (!isFull && Object.keys(inSlot).length > 0) setRegisters(slot, inSlot, abi)
@@ -143,9 +143,11 @@ export class Answers {
     } else if (!isAsked(parts.step)) this.#stepOver(slot)
   }
 
-  #deny(event: BackendEvent, slot: DataView): void {
+  #deny(event: BackendEvent, slot: DataView, parts: Reply): void {
     const { abi } = this.#parts
-    if (event.kind === 'memory' || event.kind === 'io') emulateWithoutWrites(slot)
+    // With another rip Xen's emulator would execute what is there.
+    const isElsewhere = parts.registers?.rip !== undefined
+    if ((event.kind === 'memory' || event.kind === 'io') && !isElsewhere) emulateWithoutWrites(slot)
     if (event.kind === 'int3') {
       setRegisters(slot, { rip: event.fields.address + BigInt(this.#int3Trap(slot).length) }, abi)
     }

@@ -9,8 +9,7 @@ import { ERRNO } from './xen-errors.ts'
 const koffi = createRequire(import.meta.url)('koffi') as Koffi
 const ENOBUFS = 105
 /** XEN_DOMINF_hvm_guest, _paused (domctl.h). */
-const HVM = 1 << 1
-const PAUSED = 1 << 3
+const [HVM, PAUSED] = [1 << 1, 1 << 3]
 
 /**
  * Xen as the driver sees it through its libraries: mappings, descriptors and the ring's page are real, the domains are

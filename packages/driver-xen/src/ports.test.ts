@@ -104,6 +104,7 @@ test('replies', async () => {
     [{ registers: { rax: 1n } }, REASON.descriptor, emulate | setRegisters],
     // The instruction is behind the vCPU.
     [{ registers: { rip: 0x2001n } }, REASON.io, setRegisters],
+    [{ deny: true, registers: { rip: 0x2001n } }, REASON.io, setRegisters],
   ] as const
   let turn = 0
   vm.intercept({ kind: 'io', port: PORT }, () => replies[turn]?.[0])
