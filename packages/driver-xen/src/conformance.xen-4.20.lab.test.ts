@@ -6,7 +6,8 @@ import { xen } from './index.ts'
 const lab = new ConformanceGuest({ type: 'pvh', vcpus: 2 })
 
 test('this is Xen 4.20', async () => {
-  expect((await xen.probe()).details?.hypervisor).toMatch(/^Xen 4\.20\./)
+  const probe = await xen.probe()
+  expect(probe).toMatchObject({ usable: true, details: { hypervisor: expect.stringMatching(/^Xen 4\.20\./) } })
 })
 
 register(
