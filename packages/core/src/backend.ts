@@ -58,6 +58,11 @@ export interface MemoryBackend {
    */
   read(address: number, into: Uint8Array): number
   /**
+   * 8 bytes as a little-endian number, where that is faster than `read`; `undefined` where it is not, or where a byte is
+   * not guest memory: `read` is asked then.
+   */
+  readUint64?(address: number): bigint | undefined
+  /**
    * Many reads, where that is faster than one by one. Calls `failed` with the index of each one that touches what is
    * not guest memory, and the first such address. Buffers may be empty: there is nothing to do for those. Without it,
    * core calls `read` for each.
@@ -115,7 +120,7 @@ export type BackendEvent<K extends EventKind = EventKind> = {
     readonly stops: 'vcpu' | 'vm' | 'none'
     readonly complete: boolean
     /** Where the hypervisor hands them over with the event. Called at most once, before the event's answer. */
-    readonly registers?: () => Registers
+    readonly registers?: (() => Registers) | undefined
     /** The kind's own fields. */
     readonly fields: EventKinds[P]['event']
   }

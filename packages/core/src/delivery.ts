@@ -5,13 +5,16 @@ import type { EventBase, Reply } from './events.ts'
 import type { Registers } from './registers.ts'
 import type { Session } from './session.ts'
 
+/** An answer without parts: the guest goes on. */
+const NO_PARTS: Reply = Object.freeze({})
+
 /** One event of the backend, on its way to every intercept that asked for it. Answered when all of them have. */
 export class Delivery {
   readonly event: BackendEvent
   readonly session: Session
   readonly #events: EventBackend
   #waitingFor: number
-  #parts: Reply = {}
+  #parts = NO_PARTS
   #registers: Registers | undefined
 
   constructor(event: BackendEvent, listeners: number, events: EventBackend, session: Session) {
@@ -28,7 +31,7 @@ export class Delivery {
 
   /** One listener's answer; where two give the same part, the later one counts. */
   answer(parts: Reply): void {
-    if (Object.keys(parts).length > 0) this.#parts = { ...this.#parts, ...parts }
+    if (parts !== NO_PARTS) this.#parts = { ...this.#parts, ...parts }
     this.#waitingFor -= 1
     if (this.#waitingFor === 0 && this.event.stops !== 'none') this.#events.reply(this.event, this.#parts)
   }
@@ -79,14 +82,14 @@ export class DeliveredEvent implements EventBase {
   pass(): void {
     if (this.#state !== 'waiting') return
     this.#state = 'answered'
-    this.#delivery.answer({})
+    this.#delivery.answer(NO_PARTS)
   }
 
   /** The intercept ended: what is unanswered, held or not, proceeds. */
   end(): void {
     if (this.answered) return
     this.#state = 'ended'
-    this.#delivery.answer({})
+    this.#delivery.answer(NO_PARTS)
   }
 
   /** The VM has gone: there is nobody to answer to. */

@@ -23,6 +23,25 @@ test('reads into the buffer of the caller, and words little endian', async () =>
   expect(memory.readUint64(0x10000)).toBe(0x8807060504030201n)
 })
 
+test('words by the faster way that a backend has; where it has none, or a patch is there, by a read', async () => {
+  const { memory, backend } = await openFake()
+  backend.bytes.set([1, 2, 3, 4, 5, 6, 7, 8])
+  const asked: number[] = []
+  Object.assign(backend.memory, {
+    readUint64: (address: number) => {
+      asked.push(address)
+      return address === 0x10000 ? 0x1234n : undefined
+    },
+  })
+  expect(memory.readUint64(0x10000)).toBe(0x1234n)
+  expect(memory.readUint64(0x10001)).toBe(memory.readUint64(0x10000 + 1))
+  expect(() => memory.readUint64(0x1fff9)).toThrow(failing('BAD_ADDRESS', 0x20000))
+  expect(asked).toEqual([0x10000, 0x10001, 0x10001, 0x1fff9])
+  backend.memory.patches.add(0x10003, 0xaa, 4)
+  expect(memory.readUint64(0x10000)).toBe(0x08070605aa030201n)
+  expect(asked).toHaveLength(4)
+})
+
 test('a byte that is not memory: BAD_ADDRESS with the first such', async () => {
   const { memory } = await openFake()
   expect(() => memory.read(0xfff0, new Uint8Array(32))).toThrow(failing('BAD_ADDRESS', 0xfff0))

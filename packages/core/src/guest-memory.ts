@@ -82,6 +82,13 @@ export class GuestMemory
   }
 
   readUint64(address: number): bigint {
+    const backend = this.#backend
+    if (backend.readUint64 && !backend.patches?.size) {
+      this.#session.check()
+      checkRange(address, 8)
+      const word = backend.readUint64(address)
+      if (word !== undefined) return word
+    }
     this.read(address, this.#word)
     return this.#view.getBigUint64(0, true)
   }

@@ -12,7 +12,8 @@ const EXAMPLE = "{ kind: 'cr', register: 'cr3' }"
 interface Armed {
   readonly number: number
   readonly key: string
-  readonly listeners: Set<Listener>
+  /** Replaced when it changes, never altered: a delivery goes through it while handlers end and begin intercepts. */
+  listeners: readonly Listener[]
 }
 
 /** All intercepts of one Vm: which requests are armed, and who listens to which. */
@@ -78,12 +79,12 @@ export class Intercepts {
         const key = keyOf(request)
         let armed = this.#byKey.get(key)
         if (!armed) {
-          armed = { number: this.#nextNumber++, key, listeners: new Set() }
+          armed = { number: this.#nextNumber++, key, listeners: [] }
           events.arm(request, armed.number)
           this.#byKey.set(key, armed)
           this.#byNumber.set(armed.number, armed)
         }
-        armed.listeners.add(listener)
+        if (!armed.listeners.includes(listener)) armed.listeners = [...armed.listeners, listener]
       }
     } catch (error) {
       this.#disarm(listener)
@@ -95,7 +96,9 @@ export class Intercepts {
   #disarm(listener: Listener): void {
     const errors: unknown[] = []
     for (const armed of [...this.#byKey.values()]) {
-      if (!armed.listeners.delete(listener) || armed.listeners.size > 0) continue
+      if (!armed.listeners.includes(listener)) continue
+      armed.listeners = armed.listeners.filter((one) => one !== listener)
+      if (armed.listeners.length > 0) continue
       this.#byKey.delete(armed.key)
       this.#byNumber.delete(armed.number)
       try {
@@ -116,16 +119,25 @@ export class Intercepts {
   }
 
   #deliver(event: BackendEvent, events: EventBackend): void {
-    const listeners = new Set<Listener>()
-    for (const number of event.armed) {
-      for (const listener of this.#byNumber.get(number)?.listeners ?? []) listeners.add(listener)
-    }
-    if (listeners.size === 0) {
+    const listeners = this.#listenersOf(event.armed)
+    if (listeners.length === 0) {
       if (event.stops !== 'none') events.reply(event, {})
       return
     }
-    const delivery = new Delivery(event, listeners.size, events, this.#session)
+    const delivery = new Delivery(event, listeners.length, events, this.#session)
     for (const listener of listeners) listener.deliver(new DeliveredEvent(delivery))
+  }
+
+  /** Each once, whichever of its requests an event answers to; as they are now, whatever their handlers do. */
+  #listenersOf(numbers: readonly number[]): readonly Listener[] {
+    const [first] = numbers
+    if (first === undefined) return []
+    if (numbers.length === 1) return this.#byNumber.get(first)?.listeners ?? []
+    const listeners = new Set<Listener>()
+    for (const number of numbers) {
+      for (const listener of this.#byNumber.get(number)?.listeners ?? []) listeners.add(listener)
+    }
+    return [...listeners]
   }
 
   #fail(error: Error): void {

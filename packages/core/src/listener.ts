@@ -29,8 +29,9 @@ export class Listener implements Intercept<DeliveredEvent> {
   readonly #arming: Arming
   readonly #handler: Handler | undefined
   readonly #queue: DeliveredEvent[] = []
-  /** Events handed out and not known to be answered: the loop's current one, and held ones. */
+  /** Events handed out and not known to be answered: held ones, and a loop's current one. */
   readonly #out = new Set<DeliveredEvent>()
+  /** The one that the handler or the loop is at. */
   #current: DeliveredEvent | undefined
   #waiter: Waiter | undefined
   #state: 'idle' | 'armed' | 'ended' = 'idle'
@@ -81,6 +82,7 @@ export class Listener implements Intercept<DeliveredEvent> {
     if (this.#state === 'ended') return
     this.#state = 'ended'
     this.#stopWatching?.()
+    this.#current?.abandon()
     for (const event of [...this.#queue, ...this.#out]) event.abandon()
     this.#queue.length = 0
     this.#out.clear()
@@ -155,12 +157,13 @@ export class Listener implements Intercept<DeliveredEvent> {
   }
 
   #handle(event: DeliveredEvent, handler: Handler): void {
-    this.#keep(event)
+    this.#current = event
     try {
       const parts = handler(event)
       if (parts !== undefined) event.reply(parts)
       event.pass()
-      if (event.answered) this.#out.delete(event)
+      this.#current = undefined
+      if (!event.answered) this.#keep(event)
     } catch (error) {
       this.#end(error)
     }
@@ -179,18 +182,22 @@ export class Listener implements Intercept<DeliveredEvent> {
     this.#stopWatching?.()
     const waiter = this.#waiter
     this.#waiter = undefined
-    try {
-      for (const event of [...this.#out, ...this.#queue]) event.end()
-    } finally {
-      this.#out.clear()
-      this.#queue.length = 0
+    const errors: unknown[] = []
+    const attempt = (work: () => void) => {
       try {
-        if (wasArmed) this.#arming.disarm()
-      } finally {
-        waiter?.resolve(DONE)
-        if (thrown === undefined) this.#settle.resolve()
-        else this.#settle.reject(thrown)
+        work()
+      } catch (error) {
+        errors.push(error)
       }
     }
+    attempt(() => this.#current?.end())
+    for (const event of [...this.#out, ...this.#queue]) attempt(() => event.end())
+    this.#out.clear()
+    this.#queue.length = 0
+    if (wasArmed) attempt(() => this.#arming.disarm())
+    waiter?.resolve(DONE)
+    if (thrown === undefined) this.#settle.resolve()
+    else this.#settle.reject(thrown)
+    if (errors.length > 0) throw errors[0]
   }
 }

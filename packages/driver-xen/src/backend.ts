@@ -158,6 +158,7 @@ function memoryWith(
   return {
     patches: memory.patches,
     read: (address, into) => memory.read(address, into),
+    readUint64: (address) => memory.readUint64(address),
     readMany: (reads, failed) => memory.readMany(reads, failed),
     write: (address, from) => memory.write(address, from),
     layout: () => memory.layout(),

@@ -10,7 +10,7 @@ import {
 import { bitsOf } from '@microvmi/page-rights'
 import { SLOT } from './abi/vm-event.ts'
 import { type AnswerParts, Answers } from './answers.ts'
-import { ArmedRequests } from './armed-requests.ts'
+import { ArmedRequests, type EventSource, type XenEvent } from './armed-requests.ts'
 import { Lookout } from './lookout.ts'
 import { answerFor } from './monitor.ts'
 import { type MonitoredDomain, MonitorSession } from './monitor-session.ts'
@@ -37,7 +37,8 @@ export class XenEvents implements EventBackend {
   readonly #armed = new ArmedRequests()
   /** Taken from the ring and not delivered yet. */
   readonly #queue: RequestQueue
-  readonly #delivered = new Map<BackendEvent, Slot>()
+  readonly #source: EventSource
+  readonly #delivered = new Set<Slot>()
   readonly #lookout: Lookout
   #sink: EventSink | undefined
   #scheduled = false
@@ -59,6 +60,8 @@ export class XenEvents implements EventBackend {
       (vcpu) => parts.stepping.backOf(vcpu),
     )
     this.#queue = new RequestQueue(xen.abi.slotLength, parts.stepping, parts.vcpus)
+    const { breakpoints, views } = parts
+    this.#source = { abi: xen.abi, breakpoints, views, queue: this.#queue }
   }
 
   listen(sink: EventSink): void {
@@ -104,9 +107,10 @@ export class XenEvents implements EventBackend {
   }
 
   reply(event: BackendEvent, parts: Reply): void {
-    const slot = this.#delivered.get(event)
-    if (!slot) return
-    this.#delivered.delete(event)
+    const { slot } = event as XenEvent
+    if (slot.event !== event) return
+    this.#delivered.delete(slot)
+    slot.event = undefined
     try {
       this.#answers.reply(event, slot, parts)
     } finally {
@@ -189,7 +193,7 @@ export class XenEvents implements EventBackend {
     }
     this.#schedule()
     this.#queue.moved(view)
-    for (const slot of this.#delivered.values()) slot.setUint16(SLOT.view, view, true)
+    for (const slot of this.#delivered) slot.setUint16(SLOT.view, view, true)
   }
 
   /** A domain has been released, perhaps this one. */
@@ -206,6 +210,7 @@ export class XenEvents implements EventBackend {
     const numbers = [...this.#armed.keys()]
     const { breakpoints, stepping, rights, views } = this.#parts
     this.#queue.clear()
+    for (const slot of this.#delivered) slot.event = undefined
     this.#delivered.clear()
     this.#armed.clear()
     if (this.#parts.gone()) {
@@ -248,19 +253,17 @@ export class XenEvents implements EventBackend {
     for (let slot = this.#queue.shift(); slot; slot = this.#queue.shift()) this.#deliver(slot)
   }
 
-  #eventOf(slot: Slot): BackendEvent | undefined {
-    const { breakpoints, views } = this.#parts
-    return this.#armed.eventOf(slot, { abi: this.#xen.abi, breakpoints, views, queue: this.#queue })
-  }
-
   #deliver(slot: Slot): void {
-    const event = this.#eventOf(slot)
+    const event = this.#armed.eventOf(slot, this.#source)
     if (!event) {
       this.#proceed(slot)
       return
     }
     if (event.stops === 'none') this.#proceed(slot)
-    else this.#delivered.set(event, slot)
+    else {
+      slot.event = event
+      this.#delivered.add(slot)
+    }
     this.#sink?.deliver(event)
   }
 
@@ -303,7 +306,7 @@ export class XenEvents implements EventBackend {
   /** After a change: what nobody waits for any more goes on, the rest is delivered on the event loop. */
   #answerUnwanted(): void {
     this.#queue.sift(
-      (slot) => this.#eventOf(slot) !== undefined,
+      (slot) => this.#armed.eventOf(slot, this.#source) !== undefined,
       (slot) => this.#proceed(slot),
     )
     this.#session.monitor?.notify()

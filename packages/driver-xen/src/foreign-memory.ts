@@ -21,6 +21,8 @@ const unmapWhenCollected = new FinalizationRegistry<{
 export interface Mapping {
   readonly address: number
   readonly bytes: Uint8Array
+  /** The same bytes. */
+  readonly words: DataView
   /** Which pages are there, from the first on; all of them where it is as long as the mapping. */
   readonly present: Uint8Array
   readonly pages: number
@@ -78,8 +80,9 @@ export class ForeignMemory {
       foreignmemory.unmap(this.#handle, address, pages)
       return undefined
     }
-    const bytes = new Uint8Array(koffi.view(address, pages * PAGE_SIZE))
-    const mapping: Mapping = { address, bytes, present, pages, views: [] }
+    const buffer = koffi.view(address, pages * PAGE_SIZE)
+    const [bytes, view] = [new Uint8Array(buffer), new DataView(buffer)]
+    const mapping: Mapping = { address, bytes, words: view, present, pages, views: [] }
     this.#mappings.add(mapping)
     return mapping
   }

@@ -1,5 +1,7 @@
 /** Milliseconds that one turn of the event loop is kept at most. */
 const TURN = 10
+/** Looks between two at the clock, which takes longer than a look. */
+const LOOKS = 16
 /** So many looks in vain in a row, and there is none for so many wake-ups. */
 const MISSES = 8
 const REST = 64
@@ -32,9 +34,11 @@ export class Lookout {
     const start = performance.now()
     if (start > this.#turnEnds) return false
     for (const end = start + this.#milliseconds; performance.now() < end; ) {
-      if (!ring.hasRequest) continue
-      this.#misses = 0
-      return true
+      for (let look = 0; look < LOOKS; look++) {
+        if (!ring.hasRequest) continue
+        this.#misses = 0
+        return true
+      }
     }
     this.#misses += 1
     if (this.#misses < MISSES) return false

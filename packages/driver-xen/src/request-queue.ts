@@ -1,4 +1,4 @@
-import { MicrovmiError } from '@microvmi/core/driver'
+import { type BackendEvent, MicrovmiError } from '@microvmi/core/driver'
 import { FLAG, REASON, SLOT } from './abi/vm-event.ts'
 import type { Monitor } from './monitor.ts'
 import { type Step, type Stepping, setView } from './stepping.ts'
@@ -7,6 +7,10 @@ import { type Step, type Stepping, setView } from './stepping.ts'
 export class Slot extends DataView<ArrayBuffer> {
   /** All of it. */
   readonly bytes: Uint8Array
+  /** What core was told of it, until that is answered. */
+  event: BackendEvent | undefined
+  /** The step that was made, where it tells of one. */
+  step: Step | undefined
 
   constructor(length: number) {
     super(new ArrayBuffer(length))
@@ -20,8 +24,6 @@ export class RequestQueue {
   readonly #stepping: Stepping
   readonly #askVcpus: () => number
   readonly #waiting: Slot[] = []
-  /** Steps that were made, by the request that told of them. */
-  readonly #steps = new Map<Slot, Step>()
   readonly #spare: Slot[] = []
   #vcpus = 0
 
@@ -73,16 +75,11 @@ export class RequestQueue {
     }
   }
 
-  /** Whether a request tells of a step that somebody hears of who asked for it. */
-  isOfAskedStep(slot: Slot): boolean {
-    return this.#steps.get(slot)?.isReported === true
-  }
-
   /** Hands a slot, made a response, to Xen; `undefined` where there is no ring any more. */
   answer(slot: Slot, monitor: Monitor | undefined): void {
     const flags = slot.getUint32(SLOT.flags, true)
-    const step = this.#steps.get(slot)
-    this.#steps.delete(slot)
+    const { step } = slot
+    slot.step = undefined
     if (step?.back !== undefined && (flags & FLAG.view) === 0) setView(slot, step.back)
     if ((flags & FLAG.vcpuPaused) !== 0) this.#stepping.settle(slot)
     monitor?.answer(slot.bytes)
@@ -97,7 +94,6 @@ export class RequestQueue {
   /** Forgets them all: nobody will answer. */
   clear(): void {
     this.#waiting.length = 0
-    this.#steps.clear()
   }
 
   #took(slot: Slot): void {
@@ -107,7 +103,7 @@ export class RequestQueue {
     if (slot.getUint32(SLOT.reason, true) !== REASON.singleStep) return
     const step = this.#stepping.stepped(vcpu)
     if (!step) return
-    this.#steps.set(slot, step)
+    slot.step = step
     // Behind the step the vCPU is to be where it was before.
     if (step.back !== undefined) slot.setUint16(SLOT.view, step.back, true)
   }

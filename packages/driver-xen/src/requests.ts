@@ -11,9 +11,12 @@ import {
   MEMORY_ACCESS,
   MSR,
   REASON,
+  ripOf,
   SLOT,
   TABLES,
 } from './abi/vm-event.ts'
+import type { Breakpoints } from './breakpoints.ts'
+import type { XenViews } from './views.ts'
 
 /** struct vm_event_debug: gfn, insn_length, at the place that the version has. */
 const DEBUG_GFN = 24
@@ -26,14 +29,14 @@ export function physicalOf(slot: DataView, rip: bigint): number {
 }
 
 /** The kind of event that a request is; `undefined` for what this driver never asks for. */
-export function kindOf(slot: DataView, isOurs: () => boolean): EventKind | undefined {
+export function kindOf(slot: DataView, abi: Abi, breakpoints: Breakpoints): EventKind | undefined {
   switch (slot.getUint32(SLOT.reason, true)) {
     case REASON.controlRegister:
       return CONTROL_REGISTERS[slot.getUint32(CONTROL_REGISTER.index, true)] === undefined ? undefined : 'cr'
     case REASON.msr:
       return 'msr'
     case REASON.breakpoint:
-      return isOurs() ? 'breakpoint' : 'int3'
+      return breakpoints.has(physicalOf(slot, ripOf(slot, abi))) ? 'breakpoint' : 'int3'
     case REASON.debugException:
       return 'debug'
     case REASON.descriptor:
@@ -60,17 +63,8 @@ export function faultFrame(slot: DataView): number {
   return Number(slot.getBigUint64(MEMORY_ACCESS.gfn, true))
 }
 
-/**
- * What an event of that kind tells.
- * @param named the contract's number of a view of Xen's
- */
-export function eventFields(
-  kind: EventKind,
-  slot: DataView,
-  rip: bigint,
-  abi: Abi,
-  named: (view: number) => number | undefined,
-): Fields {
+/** What an event of that kind tells. */
+export function eventFields(kind: EventKind, slot: DataView, abi: Abi, views: XenViews): Fields {
   switch (kind) {
     case 'cr': {
       const register = CONTROL_REGISTERS[slot.getUint32(CONTROL_REGISTER.index, true)] ?? 'cr0'
@@ -87,10 +81,10 @@ export function eventFields(
         new: slot.getBigUint64(MSR.next, true),
       }
     case 'int3':
-      return { address: rip, length: slot.getUint32(abi.debug.length, true) || undefined }
+      return { address: ripOf(slot, abi), length: slot.getUint32(abi.debug.length, true) || undefined }
     case 'debug':
       return {
-        address: rip,
+        address: ripOf(slot, abi),
         dr6: abi.debug.pending === undefined ? undefined : slot.getBigUint64(abi.debug.pending, true),
       }
     case 'descriptor':
@@ -107,7 +101,7 @@ export function eventFields(
         virtualAddress:
           (flags & HAS_VIRTUAL_ADDRESS) === 0 ? undefined : slot.getBigUint64(MEMORY_ACCESS.virtualAddress, true),
         access: accessOf(flags) as Exclude<Access, 'none'>,
-        view: named(slot.getUint16(SLOT.view, true)),
+        view: views.isOn ? views.named(slot.getUint16(SLOT.view, true)) : undefined,
       }
     }
     case 'cpuid':
@@ -123,7 +117,7 @@ export function eventFields(
         direction: slot.getUint8(IO.isIn) === 0 ? 'out' : 'in',
       }
     default:
-      return { address: rip }
+      return { address: ripOf(slot, abi) }
   }
 }
 

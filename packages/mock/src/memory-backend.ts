@@ -12,7 +12,7 @@ import type { Host } from './host.ts'
 const PAGE = 4096
 
 /** `memory.*`: straight access to the guest's RAM. */
-export class MockMemory implements Required<Omit<MemoryBackend, 'readMany' | 'unmap'>> {
+export class MockMemory implements Required<Omit<MemoryBackend, 'readUint64' | 'readMany' | 'unmap'>> {
   readonly #host: Host
   /** Pages that this session gave the guest. */
   readonly #allocated = new Set<number>()

@@ -57,6 +57,9 @@ export const knownMemory = behaviours('memory: reads', (define) => {
         const into = new Uint8Array(length)
         trial.vm.memory.read(address + at, into)
         expectBytes(into, expected, address + at, `${length} bytes across the edge at ${hex(edge)}`)
+        if (length < 8) continue
+        const word = new DataView(expected.buffer, expected.byteOffset).getBigUint64(0, true)
+        expectEqual(trial.vm.memory.readUint64(address + at), word, `readUint64(${hex(address + at)}) across the edge`)
       }
     }
   })
