@@ -1,11 +1,4 @@
-import {
-  type BackendWith,
-  type Capability,
-  type Detail,
-  type Injection,
-  type MemoryBackend,
-  MicrovmiError,
-} from '@microvmi/core/driver'
+import type { BackendWith, Capability, Detail, Injection, MemoryBackend } from '@microvmi/core/driver'
 import { PageRights } from '@microvmi/page-rights'
 import { Allocation } from './allocation.ts'
 import { Breakpoints } from './breakpoints.ts'
@@ -17,6 +10,7 @@ import { GuestMemory } from './guest-memory.ts'
 import { Injector } from './injection.ts'
 import { MemoryMap } from './memory-map.ts'
 import { answerFor } from './monitor.ts'
+import { OpenDomain } from './open-domain.ts'
 import { hasPageAccess, pageAccess } from './page-access.ts'
 import { HvmMsrs, HvmRegisters } from './registers.ts'
 import { XenRunState } from './run-state.ts'
@@ -25,9 +19,6 @@ import { kindsOf } from './settings.ts'
 import { Stepping, stopStepping } from './stepping.ts'
 import { turnOffViews, viewStateOf, XenViews } from './views.ts'
 import type { Xen } from './xen.ts'
-
-/** Milliseconds for which a domain that was there is taken to be there: its pages outlive it in our mappings. */
-const FRESH = 20
 
 /** One HVM or PVH domain. */
 export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
@@ -48,10 +39,8 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
   readonly #injector: Injector
   readonly #guestMemory: GuestMemory
   readonly #allocation: Allocation
-  readonly #domid: number
-  readonly #uuid: string
+  readonly #domain: OpenDomain
   readonly #vcpuCount: number
-  #seenAt = 0
 
   /**
    * @param xen is this object's from the end of the constructor on
@@ -61,19 +50,19 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
     const { domid, uuid, vcpus } = info
     this.#vcpuCount = vcpus
     this.#xen = xen
-    this.#domid = domid
-    this.#uuid = uuid
-    this.name = xen.nameOf(domid)
+    const domain = new OpenDomain(xen, info)
+    this.#domain = domain
+    this.name = domain.name
     this.id = uuid
     this.hypervisor = xen.version
     this.details = { domid, type: info.hasDevices ? 'HVM' : 'PVH' }
     const foreign = new ForeignMemory(xen, domid)
-    const memory = new GuestMemory(foreign, new MemoryMap(xen, domid, foreign), () => this.#look())
+    const memory = new GuestMemory(foreign, new MemoryMap(xen, domid, foreign), () => domain.look())
     this.#guestMemory = memory
     this.#allocation = new Allocation(xen, domid, memory)
     this.registers = new HvmRegisters(xen, domid)
     this.msr = new HvmMsrs(this.registers)
-    this.running = new XenRunState(xen, domid, () => this.#info().isPaused)
+    this.running = new XenRunState(xen, domid, () => domain.info().isPaused)
     this.#injector = new Injector(xen, domid)
     const note = new SessionNote(uuid)
     const breakpoints = new Breakpoints(memory, this.registers, note)
@@ -96,7 +85,7 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
     const stepping = new Stepping(xen, domid, views)
     const { registers } = this
     const answers = { registers, breakpoints, injector: this.#injector, stepping, rights, views, canStep }
-    this.events = new XenEvents(xen, { ...answers, domid, note, vcpus: () => vcpus, spin, gone: () => this.#gone() })
+    this.events = new XenEvents(xen, { ...answers, domid, note, vcpus: () => vcpus, spin, gone: () => domain.gone() })
     this.memory = memoryWith(memory, rights, this.events, this.#allocation)
   }
 
@@ -106,13 +95,13 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
 
   /** A domain's vCPUs are made with it; of some it may be that they are not online. */
   get vcpuCount(): number {
-    this.#look()
+    this.#domain.look()
     return this.#vcpuCount
   }
 
   release(): void {
     this.events.release()
-    if (!this.#gone()) this.#allocation.release()
+    if (!this.#domain.gone()) this.#allocation.release()
   }
 
   async close(): Promise<void> {
@@ -120,32 +109,6 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
     this.#injector.close()
     this.#guestMemory.close()
     this.#xen.close()
-  }
-
-  /** Why the domain is of no use any more, if so. */
-  #gone(): MicrovmiError | undefined {
-    try {
-      this.#info()
-      return undefined
-    } catch (error) {
-      if (error instanceof MicrovmiError && error.code === 'VM_GONE') return error
-      throw error
-    }
-  }
-
-  /** Throws when the domain has gone; asks Xen now and then. */
-  #look(): void {
-    if (performance.now() - this.#seenAt > FRESH) this.#info()
-  }
-
-  /** What Xen tells now. A domain's number may be another one's by now. */
-  #info(): DomainInfo {
-    const info = this.#xen.domain(this.#domid)
-    if (!info || info.uuid !== this.#uuid || info.isDying) {
-      throw new MicrovmiError('VM_GONE', `domain ${this.#domid} (${this.name}) has been destroyed`)
-    }
-    this.#seenAt = performance.now()
-    return info
   }
 }
 

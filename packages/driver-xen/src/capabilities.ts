@@ -1,7 +1,7 @@
 import type { Capability, EventKind } from '@microvmi/core/driver'
 import type { ViewState } from './views.ts'
 
-/** What every HVM and PVH domain has. */
+/** What every domain has. */
 export const PROMISES = [
   'memory.read',
   'memory.write',
@@ -13,7 +13,7 @@ export const PROMISES = [
   'pause',
 ] as const
 
-/** What depends on the processor, on Xen's version, and on who else monitors the domain. */
+/** What depends on the domain's type, on the processor, on Xen's version, and on who else monitors the domain. */
 export const POSSIBLE = [
   'memory.access',
   'memory.alloc',
@@ -89,3 +89,18 @@ export function capabilitiesOf({ kinds, hasPageAccess, views }: Found): {
     lacks: Object.fromEntries(POSSIBLE.filter((name) => !isThere(name)).map((name) => [name, lack(name)])),
   }
 }
+
+const NEEDS_HVM = 'give the domain type="pvh" or "hvm", where its system can start as such'
+/** Those with reasons of their own; the other ones are the monitor's. */
+const PV_REASONS: { readonly [Name in (typeof POSSIBLE)[number]]?: string } = {
+  'memory.access': `Xen has rights of pages for HVM and PVH domains alone: ${NEEDS_HVM}`,
+  'memory.alloc': `Xen adds pages to the physical memory of HVM and PVH domains alone: ${NEEDS_HVM}`,
+  views: `Xen has views for HVM and PVH domains alone: ${NEEDS_HVM}`,
+  inject: `Xen injects into HVM and PVH domains alone: ${NEEDS_HVM}`,
+}
+const PV_NO_MONITOR = `Xen monitors HVM and PVH domains alone: ${NEEDS_HVM}`
+
+/** Why a PV domain has nothing of what is possible. */
+export const PV_LACKS: { readonly [Name in Capability]?: string } = Object.fromEntries(
+  POSSIBLE.map((name) => [name, PV_REASONS[name] ?? PV_NO_MONITOR]),
+)

@@ -53,7 +53,7 @@ export const xen: Driver<XenOptions, (typeof PROMISES)[number], (typeof POSSIBLE
       const host = Xen.open()
       try {
         const domains = host.domains().filter(({ isDying }) => !isDying)
-        return domains.map((info) => listingOf(info, host.nameOf(info.domid)))
+        return domains.map((info) => listingOf(host, info))
       } finally {
         host.close()
       }
@@ -66,9 +66,13 @@ export const xen: Driver<XenOptions, (typeof PROMISES)[number], (typeof POSSIBLE
       const host = Xen.open()
       try {
         const info = find(host, vm)
-        const hindrance = hindranceOf(info)
+        const hindrance = hindranceOf(host, info)
         if (hindrance !== undefined) throw new MicrovmiError('UNSUPPORTED', `domain ${vm}: ${hindrance}`)
         // What is needed to look at a domain is loaded when one is opened.
+        if (!info.isHvm) {
+          const { PvBackend } = await import('./pv-backend.ts')
+          return new PvBackend(host, info)
+        }
         const { XenBackend } = await import('./backend.ts')
         return new XenBackend(host, info, spin)
       } catch (error) {
@@ -94,14 +98,18 @@ function find(host: Xen, vm: string): DomainInfo {
   throw new MicrovmiError('VM_NOT_FOUND', `Xen runs no domain '${vm}'. Running: ${all || 'none'}`)
 }
 
-function listingOf(info: DomainInfo, name: string): VmListing {
-  const hindrance = hindranceOf(info)
+function listingOf(host: Xen, info: DomainInfo): VmListing {
+  const hindrance = hindranceOf(host, info)
   const state = info.isPaused ? 'paused' : 'running'
+  const name = host.nameOf(info.domid)
   return { vm: info.uuid, name, id: info.uuid, state, ...(hindrance === undefined ? {} : { hindrance }) }
 }
 
 /** Why a domain cannot be opened, if so. */
-function hindranceOf({ isHvm, isShutDown }: DomainInfo): string | undefined {
-  if (!isHvm) return 'it is a PV domain, whose memory is not guest-physical: use type="pvh" or "hvm"'
-  return isShutDown ? 'it has shut down' : undefined
+function hindranceOf(host: Xen, { domid, isHvm, isShutDown }: DomainInfo): string | undefined {
+  if (isShutDown) return 'it has shut down'
+  if (!isHvm && host.addressBitsOf(domid) === 32) {
+    return 'it is a PV domain of 32 bits: start a 64-bit kernel in it, or give it type="pvh" or "hvm"'
+  }
+  return undefined
 }

@@ -10,14 +10,13 @@ import {
 import { type ForeignMemory, type Mapping, PROT_READ, PROT_WRITE } from './foreign-memory.ts'
 import { KeptBlocks } from './kept-blocks.ts'
 import { copyPart, usableIn } from './mapped-bytes.ts'
-import type { MemoryMap } from './memory-map.ts'
 
 /** Pages that one call maps for scattered reads. */
 const MOST_AT_ONCE = 1024
 /** Longer reads are mapped piece by piece, past what is kept. */
 const LONG = 2 ** 20
 /** Windows are mapped in one call; core asks for 1 GiB at most. */
-const READ_WRITE = PROT_READ | PROT_WRITE
+export const READ_WRITE = PROT_READ | PROT_WRITE
 /** Reads, and milliseconds, for which nobody looks at the domain: looking at the clock takes longer than a small read. */
 const UNSEEN = { reads: 64, milliseconds: 20 }
 
@@ -29,7 +28,7 @@ export class GuestMemory implements MemoryBackend {
   /** What breakpoints of ours have changed. */
   readonly patches = new Patches()
   readonly #foreign: ForeignMemory
-  readonly #map: MemoryMap
+  readonly #map: { layout(): MemoryLayout }
   readonly #look: () => void
   readonly #kept: KeptBlocks
   readonly #windows = new Map<Uint8Array, Mapping>()
@@ -37,10 +36,13 @@ export class GuestMemory implements MemoryBackend {
   #unseen = 0
   #timer: NodeJS.Timeout | undefined
 
-  /** @param look throws when the domain has gone; cheap */
-  constructor(foreign: ForeignMemory, map: MemoryMap, look: () => void) {
+  /**
+   * @param look throws when the domain has gone; cheap
+   * @param protection of the mappings that are kept; `write` and `map` need both rights
+   */
+  constructor(foreign: ForeignMemory, map: { layout(): MemoryLayout }, look: () => void, protection = READ_WRITE) {
     this.#foreign = foreign
-    this.#kept = new KeptBlocks(foreign, READ_WRITE)
+    this.#kept = new KeptBlocks(foreign, protection)
     this.#map = map
     this.#look = look
   }

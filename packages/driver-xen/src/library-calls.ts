@@ -22,6 +22,8 @@ export interface Libraries {
     domain_pause(xch: number, domid: number): number
     domain_unpause(xch: number, domid: number): number
     domain_maximum_gpfn(xch: number, domid: number, into: BigUint64Array): number
+    maximum_ram_page(xch: number, into: BigUint64Array): number
+    domain_get_guest_width(xch: number, domid: number, into: Uint32Array): number
     get_pfn_type_batch(xch: number, domid: number, count: number, frames: BigUint64Array): number
     domain_hvm_getcontext(xch: number, domid: number, into: Uint8Array | null, size: number): number
     domain_hvm_setcontext(xch: number, domid: number, from: Uint8Array, size: number): number

@@ -40,6 +40,8 @@ export function load(): Libraries {
       domain_pause: xc('int xc_domain_pause(uint64 xch, uint32 domid)'),
       domain_unpause: xc('int xc_domain_unpause(uint64 xch, uint32 domid)'),
       domain_maximum_gpfn: xc('int xc_domain_maximum_gpfn(uint64 xch, uint32 domid, void *gpfns)'),
+      maximum_ram_page: xc('int xc_maximum_ram_page(uint64 xch, void *max_mfn)'),
+      domain_get_guest_width: xc('int xc_domain_get_guest_width(uint64 xch, uint32 domid, void *guest_width)'),
       get_pfn_type_batch: xc('int xc_get_pfn_type_batch(uint64 xch, uint32 dom, uint num, void *frames)'),
       domain_hvm_getcontext: xc('int xc_domain_hvm_getcontext(uint64 xch, uint32 domid, void *context, uint32 size)'),
       domain_hvm_setcontext: xc('int xc_domain_hvm_setcontext(uint64 xch, uint32 domid, void *context, uint32 size)'),

@@ -1,13 +1,9 @@
 import { type MemoryLayout, type MemoryRange, PAGE_SIZE } from '@microvmi/core/driver'
 import { type ForeignMemory, PROT_READ } from './foreign-memory.ts'
+import { FRAME_BATCH, FrameTypes } from './frame-types.ts'
 import type { Xen } from './xen.ts'
 import { failed } from './xen-errors.ts'
 
-/** Frames that one hypercall tells of (Xen, arch/x86/domctl.c, XEN_DOMCTL_getpageframeinfo3: 1024 at most). */
-const BATCH = 1024
-/** From here on, types mean that no memory is there: XEN_DOMCTL_PFINFO_BROKEN, _XALLOC and _XTAB (domctl.h). */
-const NO_MEMORY = 0xd
-const TYPE_SHIFT = 28
 /** Frames beside memory that are looked at one by one. */
 const NEAR = 64
 
@@ -16,8 +12,7 @@ export class MemoryMap {
   readonly #xen: Xen
   readonly #domid: number
   readonly #foreign: ForeignMemory
-  readonly #frames = new BigUint64Array(BATCH)
-  readonly #words = new Uint32Array(this.#frames.buffer)
+  readonly #types: FrameTypes
   #layout: MemoryLayout = { generation: 0, ranges: [] }
   #pages = -1
   #last = -1
@@ -26,6 +21,7 @@ export class MemoryMap {
     this.#foreign = foreign
     this.#xen = xen
     this.#domid = domid
+    this.#types = new FrameTypes(xen, domid)
   }
 
   /** The ranges as they are now. Asks anew when the domain has another number of pages, or another last one. */
@@ -53,27 +49,14 @@ export class MemoryMap {
 
   #ranges(last: number): MemoryRange[] {
     const isThere = new Uint8Array(last + 1)
-    for (let first = 0; first <= last; first += BATCH) this.#askTypes(first, Math.min(BATCH, last + 1 - first), isThere)
+    for (let first = 0; first <= last; first += FRAME_BATCH) {
+      this.#types.markMemory(first, isThere.subarray(first, first + FRAME_BATCH))
+    }
     for (const [start, end] of holesIn(isThere)) {
       this.#tryMapping(start, Math.min(end, start + NEAR), isThere)
       if (end - start > NEAR) this.#tryMapping(Math.max(start + NEAR, end - NEAR), end, isThere)
     }
     return rangesIn(isThere)
-  }
-
-  #askTypes(first: number, count: number, isThere: Uint8Array): void {
-    // Halves of 32 bits: a frame's number is below 2^32 (xc_domain_maximum_gpfn), its type in the lower half.
-    const words = this.#words
-    for (let index = 0; index < count; index++) {
-      words[2 * index] = first + index
-      words[2 * index + 1] = 0
-    }
-    if (this.#xen.libraries.xc.get_pfn_type_batch(this.#xen.handle, this.#domid, count, this.#frames) < 0) {
-      throw failed('xc_get_pfn_type_batch', 'the memory map')
-    }
-    for (let index = 0; index < count; index++) {
-      if ((words[2 * index] ?? 0) >>> TYPE_SHIFT < NO_MEMORY) isThere[first + index] = 1
-    }
   }
 
   /** Pages that Xen shares with the guest have no type of the guest's, and are memory all the same. */

@@ -18,6 +18,8 @@ interface PeerVcpu {
 export class PeerDomain {
   readonly domid: number
   readonly name: string
+  /** Of a PV domain: bits of its addresses. */
+  pv: 32 | 64 | undefined
   readonly memory = new PeerMemory(64 * PAGE)
   readonly vcpus: readonly PeerVcpu[]
   readonly views: PeerViews

@@ -27,6 +27,8 @@ export class PeerMemory {
   readonly length: number
   /** Frames that cannot be mapped, below `length`. */
   readonly missing = new Set<number>()
+  /** A PV guest's page tables: not to be mapped for writing. */
+  readonly tables = new Set<number>()
   /** Frames that were added, beyond it. */
   readonly #added = new Set<number>()
 
@@ -61,13 +63,14 @@ export class PeerMemory {
   }
 
   /** As xenforeignmemory_map: what cannot be mapped has an error, and ends whoever touches it. */
-  map(frames: readonly number[], errors: Int32Array): number {
+  map(frames: readonly number[], errors: Int32Array, protection = PROT_READ_WRITE): number {
     const length = frames.length * PAGE
     const address = Number(libc.mmap(0, length, PROT_NONE, MAP_PRIVATE_ANONYMOUS, -1, 0))
     for (const [index, gfn] of frames.entries()) {
-      errors[index] = this.has(gfn) ? 0 : -22
-      if (!this.has(gfn)) continue
-      libc.mmap(address + index * PAGE, PAGE, PROT_READ_WRITE, MAP_SHARED_FIXED, this.#fd, gfn * PAGE)
+      const isMapped = this.has(gfn) && !(protection === PROT_READ_WRITE && this.tables.has(gfn))
+      errors[index] = isMapped ? 0 : -22
+      if (!isMapped) continue
+      libc.mmap(address + index * PAGE, PAGE, protection, MAP_SHARED_FIXED, this.#fd, gfn * PAGE)
     }
     return address
   }

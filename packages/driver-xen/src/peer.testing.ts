@@ -101,6 +101,15 @@ export class Peer {
             into[0] = BigInt(domain.memory.last + 16)
             return 0
           }),
+        maximum_ram_page: (_xch, into) => {
+          into[0] = BigInt(Math.max(...this.domains.map(({ memory }) => memory.last)) + 1500)
+          return 0
+        },
+        domain_get_guest_width: (_xch, domid, into) =>
+          this.#on('xc_domain_get_guest_width', domid, ({ pv = 64 }) => {
+            into[0] = pv / 8
+            return 0
+          }),
         get_pfn_type_batch: (_xch, domid, count, frames) =>
           this.#on('xc_get_pfn_type_batch', domid, ({ memory }) => {
             const words = new Uint32Array(frames.buffer)
@@ -173,9 +182,11 @@ export class Peer {
       foreignmemory: {
         open: () => 1,
         close: () => 0,
-        map: (_handle, domid, _protection, pages, frames, errors) => {
+        map: (_handle, domid, protection, pages, frames, errors) => {
           const wanted = Array.from(frames.subarray(0, pages), Number)
-          const address = this.#on('xenforeignmemory_map', domid, ({ memory }) => memory.map(wanted, errors))
+          const address = this.#on('xenforeignmemory_map', domid, ({ memory }) =>
+            memory.map(wanted, errors, protection),
+          )
           return Math.max(address, 0)
         },
         unmap: (_handle, address, pages) => libc.munmap(address, pages * 4096),
@@ -226,10 +237,10 @@ export class Peer {
     if (this.errno !== 0) return -1
     const { domainInfo } = abiOf({ major: 4, minor: this.minor, extra: '' })
     const found = this.domains.filter(({ domid, isDestroyed }) => domid >= first && !isDestroyed).slice(0, count)
-    for (const [index, { domid, pauses, memory, mostPages, vcpus, hasDevices }] of found.entries()) {
+    for (const [index, { domid, pauses, memory, mostPages, vcpus, hasDevices, pv }] of found.entries()) {
       const record = new DataView(into.buffer, into.byteOffset + index * domainInfo.length, domainInfo.length)
       record.setUint16(0, domid, true)
-      record.setUint32(4, HVM | (pauses > 0 ? PAUSED : 0), true)
+      record.setUint32(4, (pv ? 0 : HVM) | (pauses > 0 ? PAUSED : 0), true)
       record.setBigUint64(8, BigInt(memory.pages), true)
       record.setBigUint64(16, BigInt(mostPages), true)
       record.setUint32(68, vcpus.length - 1, true)

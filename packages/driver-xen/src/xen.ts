@@ -84,6 +84,15 @@ export class Xen {
     return info?.domid === domid ? info : undefined
   }
 
+  /** Bits of a PV domain's addresses, as its kernel was loaded: 32 or 64. `undefined` where it has gone. */
+  addressBitsOf(domid: number): number | undefined {
+    const width = new Uint32Array(1)
+    if (this.libraries.xc.domain_get_guest_width(this.#control, domid, width) >= 0) return (width[0] ?? 0) * 8
+    const error = failed('xc_domain_get_guest_width', `domain ${domid}`)
+    if (error.code === 'VM_GONE') return undefined
+    throw error
+  }
+
   /** A domain's name, which only the xenstore knows. */
   nameOf(domid: number): string {
     return this.readStore(`/local/domain/${domid}/name`) ?? String(domid)

@@ -1,0 +1,48 @@
+import { MicrovmiError } from '@microvmi/core/driver'
+import type { DomainInfo } from './domain-info.ts'
+import type { Xen } from './xen.ts'
+
+/** Milliseconds for which a domain that was there is taken to be there: its pages outlive it in our mappings. */
+const FRESH = 20
+
+/** A domain that a session has open: who it is, and whether it still is there. */
+export class OpenDomain {
+  readonly domid: number
+  readonly uuid: string
+  readonly name: string
+  readonly #xen: Xen
+  #seenAt = 0
+
+  constructor(xen: Xen, { domid, uuid }: DomainInfo) {
+    this.#xen = xen
+    this.domid = domid
+    this.uuid = uuid
+    this.name = xen.nameOf(domid)
+  }
+
+  /** Why the domain is of no use any more, if so. */
+  gone(): MicrovmiError | undefined {
+    try {
+      this.info()
+      return undefined
+    } catch (error) {
+      if (error instanceof MicrovmiError && error.code === 'VM_GONE') return error
+      throw error
+    }
+  }
+
+  /** Throws when the domain has gone; asks Xen now and then. */
+  look(): void {
+    if (performance.now() - this.#seenAt > FRESH) this.info()
+  }
+
+  /** What Xen tells now. A domain's number may be another one's by now. */
+  info(): DomainInfo {
+    const info = this.#xen.domain(this.domid)
+    if (!info || info.uuid !== this.uuid || info.isDying) {
+      throw new MicrovmiError('VM_GONE', `domain ${this.domid} (${this.name}) has been destroyed`)
+    }
+    this.#seenAt = performance.now()
+    return info
+  }
+}
