@@ -3,7 +3,7 @@ import type { GuestFacts } from '@microvmi/lab-xen'
 import { AddressSpace } from '@microvmi/paging'
 
 /** Where Linux has all of its memory, without KASLR and with four levels (Documentation/arch/x86/x86_64/mm.rst). */
-const DIRECT_MAP = 0xffff_8880_0000_0000n
+export const DIRECT_MAP = 0xffff_8880_0000_0000n
 
 /** A PV guest's facts with machine addresses, in place of those that the guest itself has its memory by. */
 export function machineAddresses(vm: Vm<'memory.read' | 'registers.read'>, facts: GuestFacts): GuestFacts {
