@@ -199,7 +199,8 @@ function callsOf(trial: Trial<'pause'>): (readonly [string, () => unknown])[] {
   }
   if (has('memory.regions')) calls.push(['regions()', () => vm.memory.regions()])
   if (has('registers.read')) calls.push(['readRegisters()', () => vm.readRegisters(vm.vcpuCount - 1)])
-  if (has('msr.read')) calls.push(['readMsr()', () => vm.readMsr(0, 0xc000_0080)])
+  const hasEfer = trial.guest.registers?.absent?.includes('efer') !== true
+  if (has('msr.read') && hasEfer) calls.push(['readMsr()', () => vm.readMsr(0, 0xc000_0080)])
   calls.push(['a lease', () => vm.pause().end()])
   return calls
 }
