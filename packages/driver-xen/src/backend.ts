@@ -57,7 +57,7 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
     this.hypervisor = xen.version
     this.details = { domid, type: info.hasDevices ? 'HVM' : 'PVH' }
     const foreign = new ForeignMemory(xen, domid)
-    const memory = new GuestMemory(foreign, new MemoryMap(xen, domid, foreign), () => domain.look())
+    const memory = new GuestMemory(foreign, new MemoryMap(xen, domid, foreign), domain)
     this.#guestMemory = memory
     this.#allocation = new Allocation(xen, domid, memory)
     this.registers = new HvmRegisters(xen, domid)
@@ -95,7 +95,7 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
 
   /** A domain's vCPUs are made with it; of some it may be that they are not online. */
   get vcpuCount(): number {
-    this.#domain.look()
+    this.#domain.glance()
     return this.#vcpuCount
   }
 
@@ -108,6 +108,7 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
     this.events.close()
     this.#injector.close()
     this.#guestMemory.close()
+    this.#domain.close()
     this.#xen.close()
   }
 }

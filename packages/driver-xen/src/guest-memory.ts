@@ -10,6 +10,10 @@ import {
 import { type ForeignMemory, type Mapping, PROT_READ, PROT_WRITE } from './foreign-memory.ts'
 import { KeptBlocks } from './kept-blocks.ts'
 import { copyPart, usableIn } from './mapped-bytes.ts'
+import type { OpenDomain } from './open-domain.ts'
+
+/** What tells whether the domain still is there. */
+export type Seen = Pick<OpenDomain, 'look' | 'glance'>
 
 /** Pages that one call maps for scattered reads. */
 const MOST_AT_ONCE = 1024
@@ -17,8 +21,6 @@ const MOST_AT_ONCE = 1024
 const LONG = 2 ** 20
 /** Windows are mapped in one call; core asks for 1 GiB at most. */
 export const READ_WRITE = PROT_READ | PROT_WRITE
-/** Reads, and milliseconds, for which nobody looks at the domain: looking at the clock takes longer than a small read. */
-const UNSEEN = { reads: 64, milliseconds: 20 }
 
 /**
  * The guest's memory, mapped. What is kept is mappings and no copies: reads see what the guest has now. A page that the
@@ -29,39 +31,34 @@ export class GuestMemory implements MemoryBackend {
   readonly patches = new Patches()
   readonly #foreign: ForeignMemory
   readonly #map: { layout(): MemoryLayout }
-  readonly #look: () => void
+  readonly #domain: Seen
   readonly #kept: KeptBlocks
   readonly #windows = new Map<Uint8Array, Mapping>()
-  /** Reads until somebody looks again. */
-  #unseen = 0
-  #timer: NodeJS.Timeout | undefined
 
   /**
-   * @param look throws when the domain has gone; cheap
+   * @param domain throws when it has gone
    * @param protection of the mappings that are kept; `write` and `map` need both rights
    */
-  constructor(foreign: ForeignMemory, map: { layout(): MemoryLayout }, look: () => void, protection = READ_WRITE) {
+  constructor(foreign: ForeignMemory, map: { layout(): MemoryLayout }, domain: Seen, protection = READ_WRITE) {
     this.#foreign = foreign
     this.#kept = new KeptBlocks(foreign, protection)
     this.#map = map
-    this.#look = look
+    this.#domain = domain
   }
 
   read(address: number, into: Uint8Array): number {
-    if (this.#unseen > 0) this.#unseen -= 1
-    else this.#lookAtLast()
+    this.#domain.glance()
     if (this.#kept.readAgain(address, into)) return into.length
     return into.length >= LONG ? this.#readLong(address, into) : this.#kept.read(address, into)
   }
 
   readUint64(address: number): bigint | undefined {
-    if (this.#unseen === 0) this.#lookAtLast()
-    this.#unseen -= 1
+    this.#domain.glance()
     return this.#kept.wordAgain(address)
   }
 
   readMany(reads: readonly ScatteredRead[], failed: (index: number, address: number) => void): void {
-    this.#look()
+    this.#domain.look()
     const single: { index: number; address: number; into: Uint8Array }[] = []
     for (const [index, { address, into }] of reads.entries()) {
       if (into.length === 0) continue
@@ -92,12 +89,12 @@ export class GuestMemory implements MemoryBackend {
 
   /** How many bytes of a range are there before the first page that is not. */
   present(address: number, length: number): number {
-    this.#look()
+    this.#domain.look()
     return this.#kept.present(address, length)
   }
 
   layout(): MemoryLayout {
-    this.#look()
+    this.#domain.look()
     return this.#map.layout()
   }
 
@@ -113,7 +110,7 @@ export class GuestMemory implements MemoryBackend {
         const first = Math.floor(at / PAGE_SIZE)
         const pages = Math.ceil((at + length) / PAGE_SIZE) - first
         const mapping = this.#foreign.map(first, pages, PROT_READ)
-        this.#look()
+        this.#domain.look()
         const usable = mapping ? usableIn(mapping, at - first * PAGE_SIZE, length) : 0
         try {
           const offset = at - first * PAGE_SIZE
@@ -130,7 +127,7 @@ export class GuestMemory implements MemoryBackend {
   }
 
   map(address: number, length: number): Uint8Array | number {
-    this.#look()
+    this.#domain.look()
     const first = Math.floor(address / PAGE_SIZE)
     const pages = Math.ceil((address + length) / PAGE_SIZE) - first
     const mapping = this.#foreign.map(first, pages, READ_WRITE)
@@ -159,18 +156,8 @@ export class GuestMemory implements MemoryBackend {
 
   /** Lets go of all mappings: `ForeignMemory.close` unmaps them. */
   close(): void {
-    clearTimeout(this.#timer)
     this.#kept.clear()
     this.#foreign.close()
-  }
-
-  #lookAtLast(): void {
-    this.#look()
-    this.#unseen = UNSEEN.reads
-    this.#timer ??= setTimeout(() => {
-      this.#timer = undefined
-      this.#unseen = 0
-    }, UNSEEN.milliseconds).unref()
   }
 
   #readLong(address: number, into: Uint8Array): number {

@@ -36,8 +36,7 @@ export class PvBackend implements BackendWith<(typeof PROMISES)[number]> {
     this.id = uuid
     this.hypervisor = xen.version
     this.details = { domid, type: 'PV' }
-    const look = () => domain.look()
-    this.memory = new PvMemory(xen, domid, new ForeignMemory(xen, domid), new PvMemoryMap(xen, domid), look)
+    this.memory = new PvMemory(xen, domid, new ForeignMemory(xen, domid), new PvMemoryMap(xen, domid), domain)
     this.registers = new PvRegisters(xen, domid)
     this.msr = new PvMsrs(this.registers)
     this.running = new XenRunState(xen, domid, () => domain.info().isPaused)
@@ -45,7 +44,7 @@ export class PvBackend implements BackendWith<(typeof PROMISES)[number]> {
 
   /** A domain's vCPUs are made with it; of some it may be that they are not online. */
   get vcpuCount(): number {
-    this.#domain.look()
+    this.#domain.glance()
     return this.#vcpuCount
   }
 
@@ -54,6 +53,7 @@ export class PvBackend implements BackendWith<(typeof PROMISES)[number]> {
 
   async close(): Promise<void> {
     this.memory.close()
+    this.#domain.close()
     this.#xen.close()
   }
 }

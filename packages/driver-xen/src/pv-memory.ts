@@ -8,7 +8,7 @@ import {
   type ScatteredRead,
 } from '@microvmi/core/driver'
 import { type ForeignMemory, type Mapping, PROT_READ } from './foreign-memory.ts'
-import { GuestMemory, READ_WRITE } from './guest-memory.ts'
+import { GuestMemory, READ_WRITE, type Seen } from './guest-memory.ts'
 import { usableIn } from './mapped-bytes.ts'
 import type { PvMemoryMap } from './pv-memory-map.ts'
 import type { Xen } from './xen.ts'
@@ -23,17 +23,17 @@ export class PvMemory implements MemoryBackend {
   readonly #xen: Xen
   readonly #domid: number
   readonly #foreign: ForeignMemory
-  readonly #look: () => void
+  readonly #domain: Seen
   readonly #reading: GuestMemory
   readonly #windows = new Map<Uint8Array, Mapping>()
 
-  /** @param look throws when the domain has gone; cheap */
-  constructor(xen: Xen, domid: number, foreign: ForeignMemory, map: PvMemoryMap, look: () => void) {
+  /** @param domain throws when it has gone */
+  constructor(xen: Xen, domid: number, foreign: ForeignMemory, map: PvMemoryMap, domain: Seen) {
     this.#xen = xen
     this.#domid = domid
     this.#foreign = foreign
-    this.#look = look
-    this.#reading = new GuestMemory(foreign, map, look, PROT_READ)
+    this.#domain = domain
+    this.#reading = new GuestMemory(foreign, map, domain, PROT_READ)
   }
 
   read(address: number, into: Uint8Array): number {
@@ -57,7 +57,7 @@ export class PvMemory implements MemoryBackend {
   }
 
   write(address: number, from: Uint8Array): number {
-    this.#look()
+    this.#domain.look()
     this.#pause()
     try {
       const mapping = this.#mapForWriting(address, from.length)
@@ -71,7 +71,7 @@ export class PvMemory implements MemoryBackend {
   }
 
   map(address: number, length: number): Uint8Array | number {
-    this.#look()
+    this.#domain.look()
     this.#pause()
     let window: Uint8Array | undefined
     try {
