@@ -15,6 +15,7 @@ import {
   checkParts,
   emulate,
   emulateWithoutWrites,
+  leaveOut,
   proceed,
   setRegisters,
   splitChanges,
@@ -120,6 +121,7 @@ export class Answers {
     const direct = isFull ? { ...others, ...inSlot } : others
     if (Object.keys(direct).length > 0) registers.write(vcpu, direct)
     if (parts.view !== undefined) setView(slot, this.#parts.views.numberOf(parts.view))
+    if (kind === 'cr' && (parts.deny === true || parts.value !== undefined)) leaveOut(slot)
     if (isEmulation(parts)) emulate(slot, parts.emulate)
     else if (parts.deny === true) this.#deny(event, slot, parts)
     else if (!isElsewhere) this.#goOn(event, slot, parts)
@@ -130,7 +132,7 @@ export class Answers {
   /** What is done of a reply's registers with the response, and what by itself. */
   #changesOf(event: BackendEvent, parts: Reply) {
     const changes = parts.registers ?? {}
-    const value = wantedValue(event, parts)
+    const value = wantedValue(event, parts, this.#parts.abi)
     const written = value === undefined || event.kind !== 'cr' ? {} : { [event.fields.register]: value }
     if (!IS_AHEAD.has(event.kind)) return { inSlot: {}, others: { ...changes, ...written } }
     const { inSlot, others } = splitChanges(changes, this.#parts.abi)

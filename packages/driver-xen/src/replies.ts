@@ -70,11 +70,19 @@ function setEmulation(slot: DataView, flags: number): void {
   if (slot.getUint32(SLOT.reason, true) === REASON.io) slot.setUint32(SLOT.reason, REASON.descriptor, true)
 }
 
-/** The value that a control register is to have, where a reply forbids the write or gives another value. */
-export function wantedValue(event: BackendEvent, parts: Reply): bigint | undefined {
+/**
+ * A write of a control register that waits for its answer is not made (vm_event_register_write_resume(), Xen,
+ * arch/x86/vm_event.c). Before Xen 4.14 every one waits; since then it has been made already, and nothing is left out.
+ */
+export function leaveOut(slot: DataView): void {
+  slot.setUint32(SLOT.flags, slot.getUint32(SLOT.flags, true) | FLAG.deny, true)
+}
+
+/** What is to be written to a control register, where a reply forbids the guest's write or gives another value. */
+export function wantedValue(event: BackendEvent, parts: Reply, { deferralIsOption }: Abi): bigint | undefined {
   if (event.kind !== 'cr') return undefined
   if (parts.value !== undefined) return parts.value
-  return parts.deny === true ? event.fields.old : undefined
+  return parts.deny === true && deferralIsOption ? event.fields.old : undefined
 }
 
 /** Kinds whose instruction has not been executed, and can be left out. */
@@ -90,6 +98,10 @@ export function checkParts(event: BackendEvent, parts: Reply): void {
     throw refuse('deny', 'Xen emulates the instruction without its writes, and this access is none')
   }
   if (parts.value !== undefined && kind !== 'cr') throw refuse('value', 'Xen has done it already')
+  if (event.kind === 'cr' && event.fields.register === 'xcr0' && (parts.deny === true || parts.value !== undefined)) {
+    // hvm_handle_xsetbv() (Xen, arch/x86/hvm/hvm.c) writes it whatever the answer, and it is in no context that is loaded.
+    throw refuse(parts.deny === true ? 'deny' : 'value', 'Xen writes XCR0 behind the answer')
+  }
   const emulates = parts.emulate !== undefined && parts.emulate !== false
   if (emulates && parts.registers !== undefined) {
     throw refuse('emulate', 'a response has room for registers or for what is to be emulated, not for both')
