@@ -33,13 +33,14 @@ export class Lookout {
     if (this.#milliseconds === 0 || this.#rest > 0) return false
     const start = performance.now()
     if (start > this.#turnEnds) return false
-    for (const end = start + this.#milliseconds; performance.now() < end; ) {
+    const end = start + this.#milliseconds
+    do {
       for (let look = 0; look < LOOKS; look++) {
         if (!ring.hasRequest) continue
         this.#misses = 0
         return true
       }
-    }
+    } while (performance.now() < end)
     this.#misses += 1
     if (this.#misses < MISSES) return false
     this.#misses = 0
