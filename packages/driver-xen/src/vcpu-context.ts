@@ -31,6 +31,12 @@ const FLAGS = 512
 /** VGCF_in_kernel */
 const IN_KERNEL = 1 << 2
 
+/**
+ * RFLAGS bit 1, which every processor has set (Intel SDM volume 1, figure 3-8). In what Xen has saved it may be clear: it
+ * masks a vCPU's flags on the way into a system call (Xen 4.17, x86_64/entry.S, switch_to_kernel).
+ */
+const ALWAYS_SET = 2n
+
 /** Registers that `changeGeneral` takes. */
 export const GENERAL: ReadonlySet<RegisterName> = new Set<RegisterName>(NAMES)
 
@@ -65,6 +71,7 @@ export function parsePvRegisters(context: DataView): Registers {
   return {
     architecture: 'x86-64',
     ...general,
+    rflags: general.rflags | ALWAYS_SET,
     ...further,
     ...{ cs: segment('cs'), ds: segment('ds'), es: segment('es'), ss: segment('ss') },
     fs: segment('fs', word(FS_BASE)),
