@@ -116,7 +116,18 @@ test("another program's monitor is left alone", async () => {
   host.close()
 })
 
-// Behind the others: a vCPU may lose an interrupt by it, and stand still then (README, `registers.write`).
+test('registers are written hundreds of times, and each vCPU goes on', async () => {
+  await using at = await session()
+  const { vm, count } = at
+  for (let round = 0; round < 400; round++) {
+    const { dr0 } = vm.readRegisters(0)
+    vm.writeRegisters(0, { dr0: dr0 ?? 0n })
+    await setTimeout(1 + (round % 5))
+  }
+  const before = [count(0, 'msrs'), count(1, 'msrs')]
+  await until('ten turns of each', () => before.every((turns, vcpu) => count(vcpu, 'msrs') >= turns + 10))
+})
+
 test('of CR3 another value can be written than the guest wants', async () => {
   await using at = await session()
   const { vm } = at

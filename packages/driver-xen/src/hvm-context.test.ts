@@ -1,4 +1,3 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { at, LAYOUTS } from './abi/layouts.testing.ts'
 import * as context from './hvm-context.ts'
@@ -91,46 +90,4 @@ test('what a guest lacks is undefined, not 0', () => {
   const registers = context.parseRegisters(new DataView(new ArrayBuffer(context.CPU.length)), NONE)
   const { apicBase, pat, xcr0, cr8 } = registers
   expect({ apicBase, pat, xcr0, cr8 }).toEqual({ apicBase: undefined, pat: undefined, xcr0: undefined, cr8: undefined })
-})
-
-describe('a record in a whole saved context', () => {
-  const records = fc.array(
-    fc.record({
-      code: fc.integer({ min: 1, max: 20 }),
-      instance: fc.integer({ min: 0, max: 3 }),
-      bytes: fc.uint8Array({ maxLength: 40 }),
-    }),
-    { maxLength: 12 },
-  )
-  const contextOf = (all: readonly { code: number; instance: number; bytes: Uint8Array }[]) => {
-    const out: number[] = []
-    for (const { code, instance, bytes } of all) {
-      const head = new DataView(new ArrayBuffer(8))
-      head.setUint16(0, code, true)
-      head.setUint16(2, instance, true)
-      head.setUint32(4, bytes.length, true)
-      out.push(...new Uint8Array(head.buffer), ...bytes)
-    }
-    return Uint8Array.from(out)
-  }
-
-  test('is the first of its code and instance', () => {
-    fc.assert(
-      fc.property(records, fc.integer({ min: 1, max: 20 }), fc.integer({ min: 0, max: 3 }), (all, code, instance) => {
-        const wanted = all.find((one) => one.code === code && one.instance === instance)
-        const found = context.findRecord(contextOf(all), code, instance)
-        const bytes = found && new Uint8Array(found.buffer, found.byteOffset, found.byteLength)
-        expect(bytes && [...bytes]).toEqual(wanted && [...wanted.bytes])
-      }),
-    )
-  })
-
-  test('is never outside of bytes that make no sense', () => {
-    fc.assert(
-      fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(3), fc.nat(3), (bytes, code, instance) => {
-        const found = context.findRecord(bytes, code, instance)
-        if (found) expect(found.byteOffset + found.byteLength).toBeLessThanOrEqual(bytes.byteOffset + bytes.byteLength)
-      }),
-    )
-  })
 })

@@ -38,7 +38,7 @@ const RIGHTS = 888
 export const TSC_AUX_OFFSET = 1000
 
 /** Local APIC, register TPR (Intel SDM volume 3A, table 11-1); CR8 is its bits 4 to 7. */
-const TASK_PRIORITY = 0x80
+export const TASK_PRIORITY = 0x80
 
 /** The other records of a vCPU; those that the guest does not have are left out. */
 export interface FurtherRecords {
@@ -118,6 +118,26 @@ export function usesXsave(cpu: DataView): boolean {
   return (cpu.getUint32(WORDS.cr4, true) & OSXSAVE) !== 0
 }
 
+/** RFLAGS.IF (Intel SDM volume 1, figure 3-8). */
+const INTERRUPTS = 1 << 9
+
+/** Whether the vCPU takes interrupts. */
+export function takesInterrupts(cpu: DataView): boolean {
+  return (cpu.getUint32(WORDS.rflags, true) & INTERRUPTS) !== 0
+}
+
+/** struct hvm_hw_cpu_xsave: save_area, in which the header is behind 512 bytes (Intel SDM volume 1, section 13.4). */
+const STATES_IN_USE = 24 + 512
+/** Bits of XSTATE_BV: what x87 and SSE have. */
+const LEGACY_STATES = 0b11
+
+/** Whether a vCPU has anything in its vector registers that x87 and SSE do not have: AVX's part of them, or more. */
+export function hasExtendedState(xsave: DataView): boolean {
+  if (xsave.byteLength < STATES_IN_USE + 8) return false
+  const [low, high] = [xsave.getUint32(STATES_IN_USE, true), xsave.getUint32(STATES_IN_USE + 4, true)]
+  return (low & ~LEGACY_STATES) !== 0 || high !== 0
+}
+
 function segmentOf(cpu: DataView, index: number): Segment {
   // As in a VMCB: bits 0 to 7, then AVL, L, D/B and G in 8 to 11 (AMD APM volume 2, section 15.5.1).
   const rights = cpu.getUint32(RIGHTS + 4 * index, true)
@@ -142,21 +162,4 @@ export function changeRegisters(cpu: DataView, changes: RegisterChanges): void {
     const value = changes[name]
     if (value !== undefined) cpu.setBigUint64(WORDS[name], value, true)
   }
-}
-
-/**
- * The contents of a record in a whole saved context: each has a struct hvm_save_descriptor before it, of a type code
- * and an instance of 16 bits and a length of 32. `undefined` where there is none, or where the context is cut short.
- */
-export function findRecord(context: Uint8Array, code: number, instance: number): DataView | undefined {
-  const view = new DataView(context.buffer, context.byteOffset, context.byteLength)
-  for (let at = 0; at + 8 <= view.byteLength; ) {
-    const length = view.getUint32(at + 4, true)
-    const start = at + 8
-    if (start + length > view.byteLength) return undefined
-    const isWanted = view.getUint16(at, true) === code && view.getUint16(at + 2, true) === instance
-    if (isWanted) return new DataView(context.buffer, context.byteOffset + start, length)
-    at = start + length
-  }
-  return undefined
 }

@@ -7,11 +7,18 @@ const PAGE = 4096
 /** DEFINE_RING_TYPES (io/ring.h). */
 const RING = { requestsProduced: 0, responsesProduced: 8, slots: 64 } as const
 
+/** ISR and IRR of a local APIC (Intel SDM volume 3A, table 11-1); between them is TMR. */
+export const IN_SERVICE = 0x100
+export const REQUESTED = 0x200
+
 interface PeerVcpu {
   /** struct hvm_hw_cpu. */
   readonly context: Uint8Array
   /** It stands still until a request of its is answered. */
   isWaiting: boolean
+  /** Registers of its local APIC (Intel SDM volume 3A, table 11-1). */
+  readonly lapic: Uint8Array
+  isDown: boolean
 }
 
 /** A domain of the peer's: memory, vCPUs, pauses, and a monitor as Xen 4.17 was seen to have it. */
@@ -33,6 +40,8 @@ export class PeerDomain {
   pauses = 0
   isMonitored = false
   isDestroyed = false
+  /** What happens between saving the domain and loading it. */
+  afterSave: () => void = () => {}
   /** An HVM guest proper. */
   hasDevices = false
   abi: Abi = abiOf({ major: 4, minor: 17, extra: '' })
@@ -43,7 +52,12 @@ export class PeerDomain {
   constructor(domid: number, name: string, vcpus = 2) {
     this.domid = domid
     this.name = name
-    this.vcpus = Array.from({ length: vcpus }, (_, vcpu) => ({ context: contextOf(vcpu), isWaiting: false }))
+    this.vcpus = Array.from({ length: vcpus }, (_, vcpu) => ({
+      context: contextOf(vcpu),
+      isWaiting: false,
+      lapic: new Uint8Array(1024),
+      isDown: false,
+    }))
     this.views = new PeerViews(vcpus)
     const noise = new Uint32Array(PAGE / 4).fill(0x0bad_0bad)
     this.ring.write(0, new Uint8Array(noise.buffer))
@@ -51,7 +65,19 @@ export class PeerDomain {
 
   /** A vCPU that runs: neither paused nor waiting for an answer. */
   runs(vcpu: number): boolean {
-    return this.pauses === 0 && this.vcpus[vcpu]?.isWaiting === false
+    return this.pauses === 0 && this.vcpus[vcpu]?.isWaiting === false && !this.vcpus[vcpu].isDown
+  }
+
+  /** One pause less; vCPUs that run then take the interrupts that are under way. */
+  unpause(): void {
+    this.pauses = Math.max(0, this.pauses - 1)
+    for (const [number, { lapic }] of this.vcpus.entries()) if (this.runs(number)) lapic.fill(0, IN_SERVICE, REQUESTED)
+  }
+
+  /** An interrupt of a local APIC's: requested, or about to be taken. */
+  interrupt(vcpu: number, vector: number, where: typeof IN_SERVICE | typeof REQUESTED): void {
+    const lapic = this.vcpus[vcpu]?.lapic
+    if (lapic) lapic[where + (vector >>> 5) * 16 + ((vector & 31) >>> 3)] = 1 << (vector & 7)
   }
 
   enable(): number {

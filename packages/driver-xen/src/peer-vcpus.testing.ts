@@ -1,26 +1,50 @@
 import type { PeerDomain } from './peer-domain.testing.ts'
 
-/** A whole saved context: of each vCPU a descriptor and its record. */
-export function saveAll({ vcpus }: PeerDomain, into: Uint8Array | null): number {
-  const length = vcpus.length * (8 + 1032)
-  if (!into) return length
-  const view = new DataView(into.buffer, into.byteOffset, into.byteLength)
-  for (const [index, { context }] of vcpus.entries()) {
-    const at = index * (8 + 1032)
-    view.setUint16(at, 2, true)
-    view.setUint16(at + 2, index, true)
-    view.setUint32(at + 4, context.length, true)
-    into.set(context, at + 8)
+/** HVM_SAVE_CODE (hvm/save.h), with the records' lengths. */
+const [END, HEADER, CPU, LAPIC_REGISTERS] = [0, 1, 2, 6]
+
+/** A whole saved domain: records, each behind its descriptor. An interrupt may come right behind. */
+export function saveAll(domain: PeerDomain, into: Uint8Array | null): number {
+  const records = [
+    recordOf(HEADER, 0, new Uint8Array(24)),
+    ...domain.vcpus.map(({ context }, vcpu) => recordOf(CPU, vcpu, context)),
+    ...domain.vcpus.map(({ lapic }, vcpu) => recordOf(LAPIC_REGISTERS, vcpu, lapic)),
+    recordOf(END, 0, new Uint8Array(0)),
+  ]
+  const bytes = Buffer.concat(records)
+  if (into) {
+    into.set(bytes)
+    domain.afterSave()
   }
-  return length
+  return bytes.length
 }
 
+function recordOf(code: number, instance: number, contents: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(8 + contents.length)
+  const view = new DataView(bytes.buffer)
+  view.setUint16(0, code, true)
+  view.setUint16(2, instance, true)
+  view.setUint32(4, contents.length, true)
+  bytes.set(contents, 8)
+  return bytes
+}
+
+/** hvm_load() (Xen, arch/x86/hvm/save.c): the header first, and vCPUs that no registers are loaded of are down. */
 export function loadAll({ vcpus }: PeerDomain, from: Uint8Array): number {
-  for (const [index, { context }] of vcpus.entries()) {
-    const at = index * (8 + 1032) + 8
-    context.set(from.subarray(at, at + 1032))
+  const view = new DataView(from.buffer, from.byteOffset, from.byteLength)
+  if (view.getUint16(0, true) !== HEADER) return -1
+  for (const vcpu of vcpus) vcpu.isDown = true
+  for (let at = 0; at + 8 <= view.byteLength; at += 8 + view.getUint32(at + 4, true)) {
+    const code = view.getUint16(at, true)
+    const vcpu = vcpus[view.getUint16(at + 2, true)]
+    const contents = from.subarray(at + 8, at + 8 + view.getUint32(at + 4, true))
+    if (code === END) return 0
+    if (code === LAPIC_REGISTERS) vcpu?.lapic.set(contents)
+    if (code !== CPU || !vcpu) continue
+    vcpu.context.set(contents)
+    vcpu.isDown = false
   }
-  return 0
+  return -1
 }
 
 /** Where struct vcpu_guest_context (arch-x86/xen.h) and struct hvm_hw_cpu (hvm/save.h) have the same registers. */

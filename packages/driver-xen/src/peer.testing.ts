@@ -94,7 +94,7 @@ export class Peer {
           }),
         domain_unpause: (_xch, domid) =>
           this.#on('xc_domain_unpause', domid, (domain) => {
-            domain.pauses = Math.max(0, domain.pauses - 1)
+            domain.unpause()
             return 0
           }),
         domain_maximum_gpfn: (_xch, domid, into) =>

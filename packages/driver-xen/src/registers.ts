@@ -9,7 +9,7 @@ import {
 import {
   CPU,
   changeRegisters,
-  findRecord,
+  hasExtendedState,
   LAPIC,
   LAPIC_REGISTERS,
   MTRR,
@@ -20,6 +20,7 @@ import {
   XSAVE,
 } from './hvm-context.ts'
 import { errno } from './libraries.ts'
+import { findRecord, hasInterruptUnderWay, registersIn } from './saved-domain.ts'
 import { changeGeneral, isGeneral, VCPU_CONTEXT } from './vcpu-context.ts'
 import type { Xen } from './xen.ts'
 import { ERRNO, failed } from './xen-errors.ts'
@@ -29,7 +30,11 @@ const IS_ABSENT: ReadonlySet<number> = new Set([ERRNO.ENODATA, ERRNO.ENOENT, ERR
 /** The record is longer than the room for it (Xen, common/hvm/save.c, hvm_save_one(); xen/errno.h). */
 const ENOBUFS = 105
 
-/** Registers of an HVM or PVH guest: from what Xen saves of one vCPU; written into what it saves of all of the domain. */
+/** Times that a domain is let run for a moment, until no vCPU is about to take an interrupt. */
+const TRIES = 50
+const waiting = new Int32Array(new SharedArrayBuffer(4))
+
+/** Registers of an HVM or PVH guest: from what Xen saves of one vCPU; written into what it saves of all of them. */
 export class HvmRegisters implements RegisterBackend {
   readonly writable = WRITABLE
   readonly #xen: Xen
@@ -52,18 +57,30 @@ export class HvmRegisters implements RegisterBackend {
   }
 
   write(vcpu: number, changes: RegisterChanges): void {
-    const { xc } = this.#xen.libraries
-    const { handle } = this.#xen
-    if (xc.domain_pause(handle, this.#domid) < 0) throw this.#failed('xc_domain_pause')
-    try {
-      if (isGeneral(changes)) this.#writeGeneral(vcpu, changes)
-      else this.#writeAll(vcpu, changes)
-    } finally {
-      xc.domain_unpause(handle, this.#domid)
+    for (let tries = 0; tries < TRIES; tries++) {
+      if (this.#whilePaused(() => this.#tryWrite(vcpu, changes))) return
+      Atomics.wait(waiting, 0, 0, 1)
     }
+    const advice = 'resume it, and write the register again'
+    throw new MicrovmiError('BUSY', `a vCPU of domain ${this.#domid} is about to take an interrupt: ${advice}`)
   }
 
-  /** What needs no more than one vCPU's user registers: nothing else of the guest is touched. */
+  /** False where it would cost the guest an interrupt. */
+  #tryWrite(vcpu: number, changes: RegisterChanges): boolean {
+    if (isGeneral(changes) && !this.#hasExtendedState(vcpu)) {
+      this.#writeGeneral(vcpu, changes)
+      return true
+    }
+    const saved = this.#saved()
+    if (hasInterruptUnderWay(saved)) return false
+    this.#writeAll(saved, vcpu, changes)
+    return true
+  }
+
+  /**
+   * What needs no more than one vCPU's user registers: nothing else of the guest is touched, but that of its vector
+   * registers Xen keeps what x87 and SSE have (vcpu_setup_fpu()).
+   */
   #writeGeneral(vcpu: number, changes: RegisterChanges): void {
     const { xc } = this.#xen.libraries
     const context = new Uint8Array(VCPU_CONTEXT)
@@ -72,11 +89,21 @@ export class HvmRegisters implements RegisterBackend {
     if (xc.vcpu_setcontext(this.#xen.handle, this.#domid, vcpu, context) < 0) throw this.#failed('xc_vcpu_setcontext')
   }
 
-  /**
-   * Xen loads what it has saved of the whole domain. An interrupt that a vCPU was about to take is not among that (Xen,
-   * arch/x86/hvm/svm/svm.c, svm_vmcb_restore()), and may be lost.
-   */
-  #writeAll(vcpu: number, changes: RegisterChanges): void {
+  /** Xen loads the registers of all vCPUs. */
+  #writeAll(saved: Uint8Array, vcpu: number, changes: RegisterChanges): void {
+    const cpu = findRecord(saved, CPU.code, vcpu)
+    if (!cpu || cpu.byteLength < CPU.length) {
+      throw new MicrovmiError('HYPERVISOR', `Xen saves no registers of vCPU ${vcpu}: is it online?`)
+    }
+    changeRegisters(cpu, changes)
+    const registers = registersIn(saved)
+    if (this.#xen.libraries.xc.domain_hvm_setcontext(this.#xen.handle, this.#domid, registers, registers.length) < 0) {
+      throw this.#failed('xc_domain_hvm_setcontext')
+    }
+  }
+
+  /** What Xen saves of the whole domain. */
+  #saved(): Uint8Array {
     const { xc } = this.#xen.libraries
     const { handle } = this.#xen
     const size = xc.domain_hvm_getcontext(handle, this.#domid, null, 0)
@@ -84,13 +111,22 @@ export class HvmRegisters implements RegisterBackend {
     const context = new Uint8Array(size)
     const length = xc.domain_hvm_getcontext(handle, this.#domid, context, size)
     if (length < 0) throw this.#failed('xc_domain_hvm_getcontext')
-    const cpu = findRecord(context.subarray(0, length), CPU.code, vcpu)
-    if (!cpu || cpu.byteLength < CPU.length) {
-      throw new MicrovmiError('HYPERVISOR', `Xen saves no registers of vCPU ${vcpu}: is it online?`)
-    }
-    changeRegisters(cpu, changes)
-    if (xc.domain_hvm_setcontext(handle, this.#domid, context, length) < 0) {
-      throw this.#failed('xc_domain_hvm_setcontext')
+    return context.subarray(0, length)
+  }
+
+  #hasExtendedState(vcpu: number): boolean {
+    if (!usesXsave(this.cpu(vcpu))) return false
+    const xsave = this.#record(XSAVE, vcpu)
+    return xsave !== undefined && hasExtendedState(xsave)
+  }
+
+  #whilePaused<T>(work: () => T): T {
+    const { xc } = this.#xen.libraries
+    if (xc.domain_pause(this.#xen.handle, this.#domid) < 0) throw this.#failed('xc_domain_pause')
+    try {
+      return work()
+    } finally {
+      xc.domain_unpause(this.#xen.handle, this.#domid)
     }
   }
 
