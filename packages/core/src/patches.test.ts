@@ -20,6 +20,13 @@ test('hides the patched byte in what was read, wherever the read begins', () => 
   expect([...beside]).toEqual([0xcc])
 })
 
+test('shows what the guest has written over a patch', () => {
+  const patches = patched()
+  const written = Uint8Array.of(0x77)
+  patches.hide(0x1002, written)
+  expect([...written]).toEqual([0x77])
+})
+
 test('touches is about the bytes of the range, not more', () => {
   const patches = patched()
   expect(patches.touches(0x1000, 2)).toBe(false)

@@ -38,10 +38,10 @@ export class Patches {
     return false
   }
 
-  /** Puts the guest's own bytes in place of ours in `bytes`, which was read from `address`. */
+  /** Puts the guest's own bytes in place of ours in `bytes`, which was read from `address`, where ours still are. */
   hide(address: number, bytes: Uint8Array): void {
-    for (const [patched, { original }] of this.#bytes) {
-      if (patched >= address && patched < address + bytes.length) bytes[patched - address] = original
+    for (const [where, { original, patched }] of this.#bytes) {
+      if (bytes[where - address] === patched) bytes[where - address] = original
     }
   }
 

@@ -61,17 +61,14 @@ export class Breakpoints {
     if ([...this.#armed.values()].some((other) => other.physical === physical)) return
     const { patches } = this.#memory
     const original = patches.original(physical)
-    if (original !== undefined) this.#writeByte(physical, original)
+    if (original !== undefined) this.#takeOut(physical, original)
     patches.remove(physical)
     this.#noteAll()
   }
 
   /** Puts back what a killed session has left in the guest. */
   restore(left: readonly Patch[]): void {
-    for (const { address, original } of left) {
-      const isThere = this.#memory.read(address, this.#byte) === 1 && this.#byte[0] === INT3
-      if (isThere) this.#writeByte(address, original)
-    }
+    for (const { address, original } of left) this.#takeOut(address, original)
   }
 
   /** If this process is killed, the next one knows what to put back. */
@@ -89,7 +86,7 @@ export class Breakpoints {
 
   /** Whether the guest has an int3 of its own there: `cc`, or `cd 03`. */
   isGuests(physical: number): boolean {
-    const byte = this.#memory.read(physical, this.#byte) === 1 ? this.#byte[0] : undefined
+    const byte = this.#byteAt(physical)
     return byte === INT3 || byte === 0xcd
   }
 
@@ -111,7 +108,7 @@ export class Breakpoints {
     if (original === undefined) return () => {}
     const count = (this.#aside.get(physical) ?? 0) + 1
     this.#aside.set(physical, count)
-    if (count === 1) this.#writeByte(physical, original)
+    if (count === 1) this.#takeOut(physical, original)
     return () => {
       const left = (this.#aside.get(physical) ?? 1) - 1
       if (left > 0) {
@@ -119,7 +116,7 @@ export class Breakpoints {
         return
       }
       this.#aside.delete(physical)
-      if (this.has(physical)) this.#writeByte(physical, INT3)
+      if (this.has(physical) && this.#byteAt(physical) === original) this.#writeByte(physical, INT3)
     }
   }
 
@@ -149,9 +146,20 @@ export class Breakpoints {
     )
   }
 
+  /** Puts the guest's byte back. A page that it has given back, or written anew, has no byte of ours any more. */
+  #takeOut(physical: number, original: number): void {
+    if (this.#byteAt(physical) === INT3) this.#writeByte(physical, original)
+  }
+
   #readByte(physical: number): number {
-    if (this.#memory.read(physical, this.#byte) === 1) return this.#byte[0] ?? 0
+    const byte = this.#byteAt(physical)
+    if (byte !== undefined) return byte
     throw badArgument(`there is no memory at 0x${physical.toString(16)}`)
+  }
+
+  /** `undefined` where there is no memory. */
+  #byteAt(physical: number): number | undefined {
+    return this.#memory.read(physical, this.#byte) === 1 ? this.#byte[0] : undefined
   }
 
   #writeByte(physical: number, byte: number): void {

@@ -88,10 +88,11 @@ export class Breakpoints {
     return {
       take: () => {
         const original = this.#memory.patches.original(physical)
-        if (original !== undefined) this.#write(physical, original)
+        if (original !== undefined) this.#takeOut(physical, original)
       },
       putBack: () => {
-        if (this.has(physical)) this.#write(physical, INT3)
+        const original = this.#memory.patches.original(physical)
+        if (original !== undefined && this.#byteAt(physical) === original) this.#write(physical, INT3)
       },
     }
   }
@@ -105,8 +106,13 @@ export class Breakpoints {
   #putBack(physical: number): void {
     const { patches } = this.#memory
     const original = patches.original(physical)
-    if (original !== undefined) this.#write(physical, original)
+    if (original !== undefined) this.#takeOut(physical, original)
     patches.remove(physical)
+  }
+
+  /** Puts the guest's byte back. A page that it has given back, or written anew, has no byte of ours any more. */
+  #takeOut(physical: number, original: number): void {
+    if (this.#byteAt(physical) === INT3) this.#write(physical, original)
   }
 
   #physicalOf(request: BreakpointRequest): number {
@@ -123,8 +129,14 @@ export class Breakpoints {
   }
 
   #read(physical: number): number {
-    if (this.#memory.read(physical, this.#byte) === 1) return this.#byte[0] ?? 0
+    const byte = this.#byteAt(physical)
+    if (byte !== undefined) return byte
     throw badArgument(`there is no memory at 0x${physical.toString(16)}`)
+  }
+
+  /** `undefined` where there is no memory. */
+  #byteAt(physical: number): number | undefined {
+    return this.#memory.read(physical, this.#byte) === 1 ? this.#byte[0] : undefined
   }
 
   #write(physical: number, byte: number): void {

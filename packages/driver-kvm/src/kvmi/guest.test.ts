@@ -95,6 +95,20 @@ describe.each(['A', 'C'] as const)('generation %s', (generation) => {
     await goesOn(peer)
   })
 
+  test('what the guest writes over a breakpoint is its own, and stays', async () => {
+    const { peer, vm } = await bringUp(generation)
+    if (!supports(vm, 'events.breakpoint')) throw new Error('it has breakpoints')
+    const physical = 0x4_0010
+    const intercept = vm.intercept({ kind: 'breakpoint', physicalAddress: physical }, () => undefined)
+    expect((await peers.read(peer, physical, 1))[0]).toBe(0xcc)
+    await peers.write(peer, physical, Uint8Array.of(0x77))
+    expect(vm.memory.readUint8(physical)).toBe(0x77)
+    intercept.close()
+    expect((await peers.read(peer, physical, 1))[0]).toBe(0x77)
+    await vm.close()
+    await goesOn(peer)
+  })
+
   test('an unhook takes everything out of the guest, and ends the session', async () => {
     const { peer, vm } = await bringUp(generation)
     if (!supports(vm, 'events.breakpoint', 'memory.access')) throw new Error('it has breakpoints')
