@@ -107,6 +107,56 @@ describe('memory', () => {
   })
 })
 
+describe('memory that Xen does not map', () => {
+  const read = (vm: Awaited<ReturnType<typeof openGuest>>) => vm.memory.read(0x2_0000, new Uint8Array(8))
+
+  test.each([
+    [ERRNO.EPERM, 'DENIED'],
+    [ERRNO.ENOMEM, 'HYPERVISOR'],
+  ] as const)('errno %i is no missing page: %s, with the call', async (errno, wanted) => {
+    await using vm = await openGuest()
+    peer.failing.set('xenforeignmemory_map', errno)
+    const refused = expect.objectContaining({ code: wanted, message: expect.stringContaining('xenforeignmemory_map') })
+    expect(() => read(vm)).toThrow(refused)
+    peer.failing.clear()
+    read(vm)
+  })
+
+  test('of a domain that has just been destroyed is VM_GONE', async () => {
+    const vm = await openGuest()
+    read(vm)
+    guest.isDestroyed = true
+    expect(() => vm.memory.read(0x3_0000, new Uint8Array(8))).toThrow(code('VM_GONE'))
+    expect(() => vm.memory.readMany([{ address: 0x3_0000, into: new Uint8Array(8) }])).toThrow(code('VM_GONE'))
+    expect(() => vm.memory.map(0x3_0000, 8, () => 0)).toThrow(code('VM_GONE'))
+    await vm.close()
+  })
+})
+
+describe('a memory map', () => {
+  const frame = 4096
+
+  test('whose last frame the guest has put far away is made all the same, of what is near', async () => {
+    await using vm = await openGuest()
+    guest.memory.far = 2 ** 36
+    expect(vm.memory.regions().ranges).toEqual([{ start: 0, length: 64 * frame, kind: 'ram' }])
+  })
+
+  test('with many holes takes few calls', async () => {
+    await using vm = await openGuest()
+    for (let gfn = 1; gfn < 64; gfn += 2) guest.memory.missing.add(gfn)
+    const before = guest.memory.maps
+    expect(vm.memory.regions().ranges).toHaveLength(32)
+    expect(guest.memory.maps - before).toBe(1)
+  })
+
+  test('has the pages that Xen shares with the guest, beside a hole and in it', async () => {
+    await using vm = await openGuest()
+    for (const gfn of [10, 20, 21]) guest.memory.shared.add(gfn)
+    expect(vm.memory.regions().ranges).toEqual([{ start: 0, length: 64 * frame, kind: 'ram' }])
+  })
+})
+
 describe('the ring', () => {
   test('indices that make no sense end the intercept with PROTOCOL, and no vCPU is left standing', async () => {
     const vm = await openGuest()
@@ -295,6 +345,35 @@ describe('what a guest must never pay for', () => {
     await settled()
     expect([guest.runs(0), guest.injected]).toEqual([true, [{ vcpu: 0, vector: 3 }]])
     intercept.close()
+    await vm.close()
+  })
+
+  test('what it writes over a breakpoint of ours is its own, and stays', async () => {
+    const vm = await openGuest()
+    guest.memory.write(LANDMARK, Uint8Array.of(0x55))
+    const intercept = vm.intercept({ kind: 'breakpoint', physicalAddress: LANDMARK }, () => {})
+    expect(guest.memory.read(LANDMARK, 1)).toEqual(Uint8Array.of(0xcc))
+    guest.memory.write(LANDMARK, Uint8Array.of(0x77))
+    expect(vm.memory.readUint8(LANDMARK)).toBe(0x77)
+    intercept.close()
+    expect(guest.memory.read(LANDMARK, 1)).toEqual(Uint8Array.of(0x77))
+    await vm.close()
+  })
+
+  test('a page with a breakpoint that it gives back: the others come out', async () => {
+    const vm = await openGuest()
+    const other = LANDMARK + 4096
+    guest.memory.missing.add(5)
+    guest.memory.write(other, Uint8Array.of(0x55))
+    const requests = [LANDMARK, other].map((physicalAddress) => ({ kind: 'breakpoint', physicalAddress }) as const)
+    const intercept = vm.intercept(requests, () => {})
+    guest.memory.missing.add(3)
+    // What is kept mapped around it is mapped anew.
+    expect(() => vm.memory.readUint8(0x5000)).toThrow(code('BAD_ADDRESS'))
+    intercept.close()
+    await intercept.ended
+    expect(guest.memory.read(other, 1)).toEqual(Uint8Array.of(0x55))
+    expect([guest.isMonitored, guest.pauses]).toEqual([false, 0])
     await vm.close()
   })
 

@@ -68,7 +68,7 @@ export class ForeignMemory {
       words[2 * index + 1] = gfn / 2 ** 32
     }
     const address = Number(foreignmemory.map(this.#handle, this.#domid, protection, pages, this.#frames, this.#errors))
-    if (address === 0) return undefined
+    if (address === 0) throw failed('xenforeignmemory_map', `${pages} pages from frame 0x${gfnOf(0).toString(16)} on`)
     const present = new Uint8Array(pages)
     let found = 0
     for (let index = 0; index < pages; index++) {

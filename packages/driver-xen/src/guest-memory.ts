@@ -13,7 +13,7 @@ import { copyPart, usableIn } from './mapped-bytes.ts'
 import type { OpenDomain } from './open-domain.ts'
 
 /** What tells whether the domain still is there. */
-export type Seen = Pick<OpenDomain, 'look' | 'glance'>
+export type Seen = Pick<OpenDomain, 'look' | 'glance' | 'info'>
 
 /** Pages that one call maps for scattered reads. */
 const MOST_AT_ONCE = 1024
@@ -49,7 +49,8 @@ export class GuestMemory implements MemoryBackend {
   read(address: number, into: Uint8Array): number {
     this.#domain.glance()
     if (this.#kept.readAgain(address, into)) return into.length
-    return into.length >= LONG ? this.#readLong(address, into) : this.#kept.read(address, into)
+    const done = into.length >= LONG ? this.#readLong(address, into) : this.#kept.read(address, into)
+    return this.#found(done, into.length)
   }
 
   readUint64(address: number): bigint | undefined {
@@ -60,13 +61,18 @@ export class GuestMemory implements MemoryBackend {
   readMany(reads: readonly ScatteredRead[], failed: (index: number, address: number) => void): void {
     this.#domain.look()
     const single: { index: number; address: number; into: Uint8Array }[] = []
+    let found = reads.length
+    const notThere = (index: number, address: number) => {
+      found -= 1
+      failed(index, address)
+    }
     for (const [index, { address, into }] of reads.entries()) {
       if (into.length === 0) continue
       const isOnePage = Math.floor(address / PAGE_SIZE) === Math.floor((address + into.length - 1) / PAGE_SIZE)
       if (isOnePage && !this.#kept.has(address)) single.push({ index, address, into })
       else {
         const done = this.read(address, into)
-        if (done < into.length) failed(index, address + done)
+        if (done < into.length) notThere(index, address + done)
       }
     }
     const pageOf = (index: number) => Math.floor((single[index]?.address ?? 0) / PAGE_SIZE)
@@ -74,11 +80,12 @@ export class GuestMemory implements MemoryBackend {
       const count = Math.min(MOST_AT_ONCE, single.length - first)
       const mapping = this.#foreign.mapEach((index) => pageOf(first + index), count, PROT_READ)
       for (const [at, { index, address, into }] of single.slice(first, first + count).entries()) {
-        if (mapping?.present[at] !== 1) failed(index, address)
+        if (mapping?.present[at] !== 1) notThere(index, address)
         else copyPart(mapping, at * PAGE_SIZE + (address % PAGE_SIZE), into.length, into, 0)
       }
       if (mapping) this.#foreign.unmap(mapping)
     }
+    this.#found(found, reads.length)
   }
 
   write(address: number, from: Uint8Array): number {
@@ -90,7 +97,7 @@ export class GuestMemory implements MemoryBackend {
   /** How many bytes of a range are there before the first page that is not. */
   present(address: number, length: number): number {
     this.#domain.look()
-    return this.#kept.present(address, length)
+    return this.#found(this.#kept.present(address, length), length)
   }
 
   layout(): MemoryLayout {
@@ -113,6 +120,7 @@ export class GuestMemory implements MemoryBackend {
         this.#domain.look()
         const usable = mapping ? usableIn(mapping, at - first * PAGE_SIZE, length) : 0
         try {
+          this.#found(usable, length)
           const offset = at - first * PAGE_SIZE
           if (mapping && usable > 0) {
             yield { address: at, length: usable, bytes: mapping.bytes.subarray(offset, offset + usable) }
@@ -131,12 +139,11 @@ export class GuestMemory implements MemoryBackend {
     const first = Math.floor(address / PAGE_SIZE)
     const pages = Math.ceil((address + length) / PAGE_SIZE) - first
     const mapping = this.#foreign.map(first, pages, READ_WRITE)
-    if (!mapping) return 0
     const offset = address - first * PAGE_SIZE
-    const usable = usableIn(mapping, offset, length)
-    if (usable < length) {
-      this.#foreign.unmap(mapping)
-      return usable
+    const usable = mapping ? usableIn(mapping, offset, length) : 0
+    if (!mapping || usable < length) {
+      if (mapping) this.#foreign.unmap(mapping)
+      return this.#found(usable, length)
     }
     const window = mapping.bytes.subarray(offset, offset + length)
     this.#windows.set(window, mapping)
@@ -158,6 +165,12 @@ export class GuestMemory implements MemoryBackend {
   close(): void {
     this.#kept.clear()
     this.#foreign.close()
+  }
+
+  /** How much of a range was found. Of a domain that has gone nothing is found, and that is said instead. */
+  #found(done: number, length: number): number {
+    if (done < length) this.#domain.info()
+    return done
   }
 
   #readLong(address: number, into: Uint8Array): number {

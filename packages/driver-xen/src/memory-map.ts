@@ -6,6 +6,10 @@ import { failed } from './xen-errors.ts'
 
 /** Frames beside memory that are looked at one by one. */
 const NEAR = 64
+/** Frames that one call maps. */
+const MAPPED = 1024
+/** So many frames behind twice as many as the domain has, it is not looked for more: 16 GiB. */
+const FURTHER = 2 ** 22
 
 /** Where a domain has memory: Xen is asked frame by frame, as it has no list of ranges. */
 export class MemoryMap {
@@ -29,7 +33,8 @@ export class MemoryMap {
     const pages = this.#xen.domain(this.#domid)?.pages ?? 0
     const last = this.#lastFrame()
     if (pages === this.#pages && last === this.#last) return this.#layout
-    const ranges = this.#ranges(last)
+    // The last frame is where the guest, or a device that it was given, has put something.
+    const ranges = this.#ranges(Math.min(last + 1, 2 * pages + FURTHER))
     if (JSON.stringify(ranges) !== JSON.stringify(this.#layout.ranges)) {
       this.#layout = { generation: this.#layout.generation + 1, ranges }
     }
@@ -47,24 +52,37 @@ export class MemoryMap {
     return Number(last[0])
   }
 
-  #ranges(last: number): MemoryRange[] {
-    const isThere = new Uint8Array(last + 1)
-    for (let first = 0; first <= last; first += FRAME_BATCH) {
+  #ranges(frames: number): MemoryRange[] {
+    const isThere = new Uint8Array(frames)
+    for (let first = 0; first < frames; first += FRAME_BATCH) {
       this.#types.markMemory(first, isThere.subarray(first, first + FRAME_BATCH))
     }
-    for (const [start, end] of holesIn(isThere)) {
-      this.#tryMapping(start, Math.min(end, start + NEAR), isThere)
-      if (end - start > NEAR) this.#tryMapping(Math.max(start + NEAR, end - NEAR), end, isThere)
-    }
+    this.#tryMapping(isThere)
     return rangesIn(isThere)
   }
 
   /** Pages that Xen shares with the guest have no type of the guest's, and are memory all the same. */
-  #tryMapping(start: number, end: number, isThere: Uint8Array): void {
-    const mapping = this.#foreign.map(start, end - start, PROT_READ)
-    if (!mapping) return
-    isThere.set(mapping.present, start)
-    this.#foreign.unmap(mapping)
+  #tryMapping(isThere: Uint8Array): void {
+    const tried: number[] = []
+    const map = () => {
+      const mapping = this.#foreign.mapEach((index) => tried[index] ?? 0, tried.length, PROT_READ)
+      for (const [index, frame] of tried.entries()) if (mapping?.present[index] === 1) isThere[frame] = 1
+      if (mapping) this.#foreign.unmap(mapping)
+      tried.length = 0
+    }
+    for (const frame of besideMemory(isThere)) {
+      if (tried.push(frame) === MAPPED) map()
+    }
+    if (tried.length > 0) map()
+  }
+}
+
+/** Frames that are not there, and have memory near them or an end. */
+function* besideMemory(isThere: Uint8Array): Generator<number> {
+  for (const [start, end] of holesIn(isThere)) {
+    const middle = Math.min(end, start + NEAR)
+    for (let frame = start; frame < middle; frame++) yield frame
+    for (let frame = Math.max(middle, end - NEAR); frame < end; frame++) yield frame
   }
 }
 

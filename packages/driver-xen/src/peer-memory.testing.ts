@@ -27,6 +27,12 @@ export class PeerMemory {
   readonly length: number
   /** Frames that cannot be mapped, below `length`. */
   readonly missing = new Set<number>()
+  /** Frames that Xen shares with the guest: they can be mapped, and have no type of the guest's. */
+  readonly shared = new Set<number>()
+  /** The highest frame at which the guest has put anything. */
+  far = 0
+  /** How often pages were mapped. */
+  maps = 0
   /** A PV guest's page tables: not to be mapped for writing. */
   readonly tables = new Set<number>()
   /** Frames that were added, beyond it. */
@@ -43,7 +49,7 @@ export class PeerMemory {
   }
 
   get last(): number {
-    return Math.max(this.length / PAGE - 1, ...this.#added)
+    return Math.max(this.length / PAGE - 1, this.far, ...this.#added)
   }
 
   /** How many pages there are. */
@@ -63,13 +69,13 @@ export class PeerMemory {
   }
 
   /** As xenforeignmemory_map: what cannot be mapped has an error, and ends whoever touches it. */
-  map(frames: readonly number[], errors: Int32Array, protection = PROT_READ_WRITE): number {
-    const length = frames.length * PAGE
-    const address = Number(libc.mmap(0, length, PROT_NONE, MAP_PRIVATE_ANONYMOUS, -1, 0))
+  map(frames: readonly number[], errors: Int32Array, protection = PROT_READ_WRITE, pages = frames.length): number {
+    this.maps += 1
+    const address = Number(libc.mmap(0, pages * PAGE, PROT_NONE, MAP_PRIVATE_ANONYMOUS, -1, 0))
+    errors.fill(-22, 0, pages)
     for (const [index, gfn] of frames.entries()) {
-      const isMapped = this.has(gfn) && !(protection === PROT_READ_WRITE && this.tables.has(gfn))
-      errors[index] = isMapped ? 0 : -22
-      if (!isMapped) continue
+      if (!this.has(gfn) || (protection === PROT_READ_WRITE && this.tables.has(gfn))) continue
+      errors[index] = 0
       libc.mmap(address + index * PAGE, PAGE, protection, MAP_SHARED_FIXED, this.#fd, gfn * PAGE)
     }
     return address

@@ -115,7 +115,10 @@ export class Peer {
           this.#on('xc_get_pfn_type_batch', domid, ({ memory }) => {
             const words = new Uint32Array(frames.buffer)
             // XEN_DOMCTL_PFINFO_XTAB, in the upper four of 32 bits: no such frame.
-            for (let at = 0; at < count; at++) words[2 * at] = memory.has(words[2 * at] ?? 0) ? 0 : 0xf000_0000
+            for (let at = 0; at < count; at++) {
+              const gfn = words[2 * at] ?? 0
+              words[2 * at] = memory.has(gfn) && !memory.shared.has(gfn) ? 0 : 0xf000_0000
+            }
             return 0
           }),
         domain_hvm_getcontext: (_xch, domid, into) =>
@@ -184,11 +187,12 @@ export class Peer {
         open: () => 1,
         close: () => 0,
         map: (_handle, domid, protection, pages, frames, errors) => {
-          const wanted = Array.from(frames.subarray(0, pages), Number)
-          const address = this.#on('xenforeignmemory_map', domid, ({ memory }) =>
-            memory.map(wanted, errors, protection),
-          )
-          return Math.max(address, 0)
+          this.errno = this.failing.get('xenforeignmemory_map') ?? 0
+          const domain = this.domains.find((one) => one.domid === domid)
+          if (this.errno !== 0 || !domain) return 0
+          // The pages of a domain that has gone are missing like others.
+          const wanted = domain.isDestroyed ? [] : Array.from(frames.subarray(0, pages), Number)
+          return domain.memory.map(wanted, errors, protection, pages)
         },
         unmap: (_handle, address, pages) => libc.munmap(address, pages * 4096),
       },
