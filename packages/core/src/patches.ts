@@ -15,7 +15,10 @@ export class Patches {
     this.#bytes.set(address, { original, patched })
   }
 
-  /** The guest's own byte at a patched address: what to put back. `undefined` where nothing is patched. */
+  /**
+   * The guest's own byte at a patched address: what to put back, where the patched one still is. `undefined` where
+   * nothing is patched.
+   */
   original(address: number): number | undefined {
     return this.#bytes.get(address)?.original
   }

@@ -100,8 +100,11 @@ export class XenBackend implements BackendWith<(typeof PROMISES)[number]> {
   }
 
   release(): void {
-    this.events.release()
-    if (!this.#domain.gone()) this.#allocation.release()
+    try {
+      this.events.release()
+    } finally {
+      if (!this.#domain.gone()) this.#allocation.release()
+    }
   }
 
   async close(): Promise<void> {

@@ -27,6 +27,7 @@ beforeEach(() => {
   host.peer = peer
   PeerNote.left = undefined
   PeerNote.written = undefined
+  PeerNote.isFull = false
 })
 
 const code = (wanted: MicrovmiError['code']) => expect.objectContaining({ code: wanted })
@@ -281,6 +282,14 @@ describe('arming', () => {
     const intercept = vm.intercept({ kind: 'cr', register: 'cr3' }, () => {})
     expect([...guest.armed]).toEqual(['cr'])
     intercept.close()
+    await vm.close()
+  })
+
+  test('without room for the note of who monitors it, the domain is not monitored', async () => {
+    const vm = await openGuest()
+    PeerNote.isFull = true
+    expect(() => vm.intercept({ kind: 'cr', register: 'cr3' }, () => {})).toThrow('ENOSPC')
+    expect([guest.armed.size, guest.isMonitored, guest.pauses]).toEqual([0, false, 0])
     await vm.close()
   })
 

@@ -146,8 +146,7 @@ export class XenEvents implements EventBackend {
         this.#drop()
         views.release()
       } catch (error) {
-        this.#abandon()
-        throw error
+        throw this.#abandonFor(error)
       }
     })
   }
@@ -355,14 +354,19 @@ export class XenEvents implements EventBackend {
   }
 
   #fail(error: unknown): void {
-    let reason =
+    this.#sink?.fail(this.#abandonFor(error))
+  }
+
+  /** Ends everything; what is to be said of it. */
+  #abandonFor(error: unknown): MicrovmiError {
+    const reason =
       error instanceof MicrovmiError ? error : new MicrovmiError('HYPERVISOR', String(error), { cause: error })
     try {
       this.#abandon()
+      return reason
     } catch (other) {
       const message = `${reason.message}; and the guest could not be put back as it was: ${other}`
-      reason = new MicrovmiError(reason.code, message, { cause: other })
+      return new MicrovmiError(reason.code, message, { cause: other })
     }
-    this.#sink?.fail(reason)
   }
 }

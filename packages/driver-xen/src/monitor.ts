@@ -40,16 +40,18 @@ export class Monitor {
     this.#ring = ringOf(xen, ring.page)
     this.#ring.initialise()
     this.#channel = Number(evtchn.open(0, 0))
-    this.#port = this.#channel === 0 ? -1 : evtchn.bind_interdomain(this.#channel, domid, ring.port)
-    if (this.#port < 0) {
-      const error = failed('xenevtchn_bind_interdomain', `the event channel of domain ${domid}`)
+    try {
+      this.#port = this.#channel === 0 ? -1 : evtchn.bind_interdomain(this.#channel, domid, ring.port)
+      if (this.#port < 0) throw failed('xenevtchn_bind_interdomain', `the event channel of domain ${domid}`)
+      note.begin('monitor')
+      this.#watch = koffi.node.poll(evtchn.fd(this.#channel), { readable: true }, wake)
+      this.#watch.unref()
+    } catch (error) {
       if (this.#channel !== 0) evtchn.close(this.#channel)
       disable(xen, domid, this.#page)
+      note.end('monitor')
       throw error
     }
-    note.begin('monitor')
-    this.#watch = koffi.node.poll(evtchn.fd(this.#channel), { readable: true }, wake)
-    this.#watch.unref()
   }
 
   /** Whether waiting for requests keeps the process alive. */

@@ -7,11 +7,15 @@ export class PeerNote {
   /** What stands in the note now. */
   static written: readonly Patch[] | undefined
 
+  /** It cannot be written. */
+  static isFull = false
+
   leftBehind(): readonly Patch[] | undefined {
     return PeerNote.left
   }
 
   begin(): void {
+    if (PeerNote.isFull) throw new Error('ENOSPC')
     PeerNote.written ??= []
   }
 
