@@ -23,14 +23,13 @@ describe.each(LAYOUTS)('a vCPU that Xen 4.%i has saved', (_, layout) => {
     expect(context.LAPIC_REGISTERS.length).toBe(at(layout, 'hvm_hw_lapic_regs', 'size'))
     expect(context.MTRR).toEqual({ code: code('HVM_SAVE_CODE(MTRR)'), length: at(layout, 'hvm_hw_mtrr', 'size') })
     expect(context.XSAVE.code).toBe(code('CPU_XSAVE_CODE'))
-    expect(context.TSC_AUX_OFFSET).toBe(where('msr_tsc_aux'))
   })
 
   test('every register that can be written is read back from where the headers have it', () => {
     for (const name of context.WRITABLE) {
-      const cpu = new DataView(new ArrayBuffer(context.CPU.length))
-      context.changeRegisters(cpu, { [name]: 0x0123_4567_89ab_cdefn })
-      expect([name, cpu.getBigUint64(where(members[name] ?? name), true)]).toEqual([name, 0x0123_4567_89ab_cdefn])
+      const cpu = context.roomFor(context.CPU.length)
+      context.changeRegisters(cpu.view, { [name]: 0x0123_4567_89ab_cdefn })
+      expect([name, cpu.view.getBigUint64(where(members[name] ?? name), true)]).toEqual([name, 0x0123_4567_89ab_cdefn])
       const read = context.parseRegisters(cpu, NONE) as unknown as Record<string, unknown>
       expect([name, read[name]]).toEqual([name, 0x0123_4567_89ab_cdefn])
     }
@@ -50,7 +49,8 @@ describe.each(LAYOUTS)('a vCPU that Xen 4.%i has saved', (_, layout) => {
   })
 
   test('segments, tables, and what other records have', () => {
-    const cpu = new DataView(new ArrayBuffer(context.CPU.length))
+    const room = context.roomFor(context.CPU.length)
+    const cpu = room.view
     const segments = ['cs', 'ds', 'es', 'fs', 'gs', 'ss', 'tr', 'ldt'] as const
     for (const [index, name] of segments.entries()) {
       const member = name === 'ldt' ? 'ldtr' : name
@@ -63,13 +63,15 @@ describe.each(LAYOUTS)('a vCPU that Xen 4.%i has saved', (_, layout) => {
       cpu.setBigUint64(where(`${name}_base`), 0x1000n * BigInt(index + 1), true)
       cpu.setUint32(where(`${name}_limit`), 0x7f + index, true)
     }
-    const record = (length: number) => new DataView(new ArrayBuffer(length))
+    cpu.setBigUint64(where('msr_tsc_aux'), 0x5678n, true)
+    expect(context.tscAuxOf(room)).toBe(0x5678n)
+    const record = context.roomFor
     const further = { lapic: record(24), lapicRegisters: record(1024), mtrr: record(240), xsave: record(600) }
-    further.lapic.setBigUint64(at(layout, 'hvm_hw_lapic', 'apic_base_msr'), 0xfee0_0900n, true)
-    further.mtrr.setBigUint64(at(layout, 'hvm_hw_mtrr', 'msr_pat_cr'), 0x0007_0406_0007_0406n, true)
-    further.xsave.setBigUint64(at(layout, 'hvm_hw_cpu_xsave', 'xcr0'), 7n, true)
-    further.lapicRegisters.setUint32(0x80, 0xd3, true)
-    const registers = context.parseRegisters(cpu, further)
+    further.lapic.view.setBigUint64(at(layout, 'hvm_hw_lapic', 'apic_base_msr'), 0xfee0_0900n, true)
+    further.mtrr.view.setBigUint64(at(layout, 'hvm_hw_mtrr', 'msr_pat_cr'), 0x0007_0406_0007_0406n, true)
+    further.xsave.view.setBigUint64(at(layout, 'hvm_hw_cpu_xsave', 'xcr0'), 7n, true)
+    further.lapicRegisters.view.setUint32(0x80, 0xd3, true)
+    const registers = context.parseRegisters(room, further)
     for (const [index, name] of segments.entries()) {
       expect(registers[name]).toEqual({
         selector: 8 * index,
@@ -87,7 +89,7 @@ describe.each(LAYOUTS)('a vCPU that Xen 4.%i has saved', (_, layout) => {
 })
 
 test('what a guest lacks is undefined, not 0', () => {
-  const registers = context.parseRegisters(new DataView(new ArrayBuffer(context.CPU.length)), NONE)
+  const registers = context.parseRegisters(context.roomFor(context.CPU.length), NONE)
   const { apicBase, pat, xcr0, cr8 } = registers
   expect({ apicBase, pat, xcr0, cr8 }).toEqual({ apicBase: undefined, pat: undefined, xcr0: undefined, cr8: undefined })
 })

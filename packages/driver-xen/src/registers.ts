@@ -14,7 +14,9 @@ import {
   LAPIC_REGISTERS,
   MTRR,
   parseRegisters,
-  TSC_AUX_OFFSET,
+  type RecordRoom,
+  roomFor,
+  tscAuxOf,
   usesXsave,
   WRITABLE,
   XSAVE,
@@ -39,7 +41,7 @@ export class HvmRegisters implements RegisterBackend {
   readonly writable = WRITABLE
   readonly #xen: Xen
   readonly #domid: number
-  readonly #records = new Map<number, { readonly bytes: Uint8Array; readonly view: DataView }>()
+  readonly #records = new Map<number, RecordRoom>()
 
   constructor(xen: Xen, domid: number) {
     this.#xen = xen
@@ -52,7 +54,7 @@ export class HvmRegisters implements RegisterBackend {
       lapic: this.#record(LAPIC, vcpu),
       lapicRegisters: this.#record(LAPIC_REGISTERS, vcpu),
       mtrr: this.#record(MTRR, vcpu),
-      xsave: usesXsave(cpu) ? this.#record(XSAVE, vcpu) : undefined,
+      xsave: usesXsave(cpu.view) ? this.#record(XSAVE, vcpu) : undefined,
     })
   }
 
@@ -115,9 +117,9 @@ export class HvmRegisters implements RegisterBackend {
   }
 
   #hasExtendedState(vcpu: number): boolean {
-    if (!usesXsave(this.cpu(vcpu))) return false
+    if (!usesXsave(this.cpu(vcpu).view)) return false
     const xsave = this.#record(XSAVE, vcpu)
-    return xsave !== undefined && hasExtendedState(xsave)
+    return xsave !== undefined && hasExtendedState(xsave.view)
   }
 
   #whilePaused<T>(work: () => T): T {
@@ -131,18 +133,19 @@ export class HvmRegisters implements RegisterBackend {
   }
 
   /** The record of a vCPU's registers: valid until the next call. */
-  cpu(vcpu: number): DataView {
+  cpu(vcpu: number): RecordRoom {
     const record = this.#record(CPU, vcpu)
     if (record) return record
     throw new MicrovmiError('HYPERVISOR', `Xen tells no registers of vCPU ${vcpu}: is it online?`)
   }
 
-  #record(kind: { readonly code: number; readonly length: number }, vcpu: number): DataView | undefined {
+  #record(kind: { readonly code: number; readonly length: number }, vcpu: number): RecordRoom | undefined {
     const { code, length } = kind
-    const { bytes, view } = this.#records.get(code) ?? this.#room(code, Math.min(length, PAGE_SIZE))
+    const room = this.#records.get(code) ?? this.#room(code, Math.min(length, PAGE_SIZE))
+    const { bytes } = room
     const { xc } = this.#xen.libraries
     if (xc.domain_hvm_getcontext_partial(this.#xen.handle, this.#domid, code, vcpu, bytes, bytes.length) >= 0)
-      return view
+      return room
     const number = errno()
     if (IS_ABSENT.has(number)) return undefined
     if (number === ENOBUFS && bytes.length < length) {
@@ -153,9 +156,8 @@ export class HvmRegisters implements RegisterBackend {
   }
 
   /** Where a record is to be put: a page at first, as libxenctrl maps a buffer of its own at each call for more. */
-  #room(code: number, length: number) {
-    const bytes = new Uint8Array(length)
-    const room = { bytes, view: new DataView(bytes.buffer) }
+  #room(code: number, length: number): RecordRoom {
+    const room = roomFor(length)
     this.#records.set(code, room)
     return room
   }
@@ -192,7 +194,7 @@ export class HvmMsrs implements MsrBackend {
   }
 
   read(vcpu: number, index: number): bigint {
-    if (index === TSC_AUX) return this.#registers.cpu(vcpu).getBigUint64(TSC_AUX_OFFSET, true)
+    if (index === TSC_AUX) return tscAuxOf(this.#registers.cpu(vcpu))
     const value = AMONG_REGISTERS.get(index)?.(this.#registers.read(vcpu))
     if (value !== undefined) return value
     const known = [...AMONG_REGISTERS.keys(), TSC_AUX].map((one) => `0x${one.toString(16)}`).join(', ')
