@@ -48,9 +48,7 @@ export class GuestMemory implements MemoryBackend {
 
   read(address: number, into: Uint8Array): number {
     this.#domain.glance()
-    if (this.#kept.readAgain(address, into)) return into.length
-    const done = into.length >= LONG ? this.#readLong(address, into) : this.#kept.read(address, into)
-    return this.#found(done, into.length)
+    return this.#kept.readAgain(address, into) ? into.length : this.#readAnew(address, into)
   }
 
   readUint64(address: number): bigint | undefined {
@@ -171,6 +169,11 @@ export class GuestMemory implements MemoryBackend {
   #found(done: number, length: number): number {
     if (done < length) this.#domain.info()
     return done
+  }
+
+  #readAnew(address: number, into: Uint8Array): number {
+    const done = into.length >= LONG ? this.#readLong(address, into) : this.#kept.read(address, into)
+    return this.#found(done, into.length)
   }
 
   #readLong(address: number, into: Uint8Array): number {
