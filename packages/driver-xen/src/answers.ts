@@ -10,7 +10,7 @@ import type { PageRights } from '@microvmi/page-rights'
 import type { Abi } from './abi/versions.ts'
 import { CPUID, pagingRegistersOf, REASON, ripOf, SLOT } from './abi/vm-event.ts'
 import type { Breakpoints } from './breakpoints.ts'
-import { type Injector, TRAP } from './injection.ts'
+import { type Injector, TRAP, type Trap } from './injection.ts'
 import {
   checkParts,
   emulate,
@@ -81,7 +81,7 @@ export class Answers {
   }
 
   #default(slot: DataView): void {
-    const { breakpoints, injector } = this.#parts
+    const { breakpoints } = this.#parts
     const vcpu = slot.getUint32(SLOT.vcpu, true)
     switch (slot.getUint32(SLOT.reason, true)) {
       case REASON.descriptor:
@@ -89,7 +89,7 @@ export class Answers {
         emulate(slot, true)
         return
       case REASON.debugException:
-        injector.trap(vcpu, this.#debugTrap(slot))
+        this.#deliver(vcpu, this.#debugTrap(slot))
         return
       case REASON.memoryAccess:
         this.#letThrough(slot, false)
@@ -102,7 +102,7 @@ export class Answers {
         const physical = this.#shownAt(slot)
         if (breakpoints.has(physical)) this.#stepOver(slot)
         // Where neither is there, ours was taken out meanwhile: the guest executes what it has.
-        else if (breakpoints.isGuests(physical)) this.#deliver(slot)
+        else if (breakpoints.isGuests(physical)) this.#deliver(vcpu, this.#int3Trap(slot))
       }
     }
   }
@@ -195,12 +195,13 @@ export class Answers {
     emulate(slot, { instruction: breakpoints.instruction(pagingRegistersOf(slot, abi), ripOf(slot, abi)) })
   }
 
-  /** The guest's own int3. */
-  #deliver(slot: DataView): void {
+  /** What the guest would get unwatched. */
+  #deliver(vcpu: number, trap: Trap): void {
     try {
-      this.#parts.injector.trap(slot.getUint32(SLOT.vcpu, true), this.#int3Trap(slot))
+      this.#parts.injector.trap(vcpu, trap)
     } catch (error) {
-      // Something else is to be delivered first. rip is at the int3 still: the guest comes by again.
+      // Something else is to be delivered first. An int3 and a fault are still ahead of rip: the guest comes by again.
+      // A single step's trap gives way to what is injected.
       if (!(error instanceof MicrovmiError && error.code === 'BUSY')) throw error
     }
   }

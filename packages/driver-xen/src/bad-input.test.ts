@@ -357,6 +357,21 @@ describe('what a guest must never pay for', () => {
     await vm.close()
   })
 
+  test('a debug exception that comes while another waits to be delivered: the vCPU goes on, and events still come', async () => {
+    const vm = await open(xen, { vm: 'debian', require: ['events.debug'] })
+    const seen: number[] = []
+    const intercept = vm.intercept({ kind: 'debug' }, ({ vcpu }) => void seen.push(vcpu))
+    peer.failing.set('xendevicemodel_inject_event', ERRNO.EBUSY)
+    guest.request(0, REASON.debugException)
+    await settled()
+    peer.failing.clear()
+    guest.request(1, REASON.debugException)
+    await settled()
+    expect([guest.runs(0), guest.runs(1), seen, guest.injected]).toEqual([true, true, [0, 1], [{ vcpu: 1, vector: 1 }]])
+    intercept.close()
+    await vm.close()
+  })
+
   test('what it writes over a breakpoint of ours is its own, and stays', async () => {
     const vm = await openGuest()
     guest.memory.write(LANDMARK, Uint8Array.of(0x55))

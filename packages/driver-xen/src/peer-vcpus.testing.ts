@@ -1,6 +1,6 @@
 import type { PeerDomain } from './peer-domain.testing.ts'
 
-/** HVM_SAVE_CODE (hvm/save.h), with the records' lengths. */
+/** HVM_SAVE_CODE of the records (hvm/save.h). */
 const [END, HEADER, CPU, LAPIC_REGISTERS] = [0, 1, 2, 6]
 
 /** A whole saved domain: records, each behind its descriptor. An interrupt may come right behind. */
